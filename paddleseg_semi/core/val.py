@@ -1,0 +1,110 @@
+"""Evaluation: PaddleSeg's `evaluate`, over one confusion matrix that stays on the device."""
+
+import sys
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+from paddleseg.core import infer
+from paddleseg.utils import logger, progbar
+
+from paddleseg_semi.core.metrics import Roc, confusion_matrix, scores
+from paddleseg_semi.errors import InputError
+
+
+def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=False, flip_vertical=False,
+             is_slide=False, stride=None, crop_size=None, precision='fp32', amp_level='O1', num_workers=0,
+             print_detail=True, auc_roc=False):
+    """Evaluates a segmenter on images of any size, and leaves it in the mode it was in.
+
+    With several ranks each takes every nranks-th image; the sums are added once, at the end.
+
+    Args:
+        model (nn.Layer): returns a list of logits, the main one [N, C, H, W] first.
+        eval_dataset (paddle.io.Dataset): a PaddleSeg data set in mode 'val'.
+        aug_eval (bool): average the logits over `scales`, `flip_horizontal` and `flip_vertical`.
+        is_slide (bool): sliding window of `crop_size` (width, height), moved by `stride` (width, height).
+        precision, amp_level (str): 'fp16' evaluates under auto_cast of that level.
+        num_workers (int): processes that read images.
+        print_detail (bool): log progress and the [EVAL] lines.
+        auc_roc (bool): log the area under the ROC curve as well: mean over the classes present, one against the rest.
+
+    Returns:
+        tuple: miou (float), acc (float), class_iou [C], class_precision [C], kappa (float).
+
+    Raises:
+        InputError: an image or its mask cannot be used, or the network has more classes than the data set.
+    """
+    num_classes, ignore = eval_dataset.num_classes, eval_dataset.ignore_index
+    if dist.get_world_size() > 1 and not dist.is_initialized():
+        dist.init_parallel_env()
+    rank, nranks = dist.get_rank(), dist.get_world_size()
+    images = _Shard(eval_dataset, rank, nranks)
+    loader = paddle.io.DataLoader(images, batch_size=1, num_workers=num_workers)
+    options = {'is_slide': is_slide, 'stride': stride, 'crop_size': crop_size}
+    if aug_eval:
+        options.update(scales=scales, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical)
+    predict = infer.aug_inference if aug_eval else infer.inference
+    amp = {'enable': precision == 'fp16', 'level': amp_level, 'custom_black_list': {'bilinear_interp_v2'},
+           'custom_white_list': {'elementwise_add', 'batch_norm', 'sync_batch_norm'}}
+    matrix = paddle.zeros([num_classes, num_classes], dtype='int64')
+    roc = Roc(num_classes, ignore) if auc_roc else None
+    if print_detail:
+        logger.info(f'Start evaluating (total_samples: {len(eval_dataset)}, total_iters: {len(loader)})...')
+    bar = progbar.Progbar(len(loader), verbose=(1 if nranks == 1 else 2) if print_detail and rank == 0 else 0,
+                          interval=0.05 if sys.stderr.isatty() else 10)  # seconds
+    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+    model.eval()
+    try:
+        with paddle.no_grad():
+            for i, data in enumerate(loader):
+                if data['error'][0]:
+                    raise InputError(data['error'][0])
+                label = data['label'].astype('int64')
+                with paddle.amp.auto_cast(**amp):
+                    pred, logit = predict(model, data['img'], trans_info=data['trans_info'], **options)
+                if logit.shape[1] > num_classes or pred.shape[-2:] != label.shape[-2:]:
+                    raise InputError(f'{images.name(i)}: the network gives {list(logit.shape[1:])} (classes, height, '
+                                     f'width), but the data set has {num_classes} classes and the mask is '
+                                     f'{list(label.shape[-2:])} (height, width). Correct the one that is wrong.')
+                matrix += confusion_matrix(pred, label, num_classes, ignore)
+                if roc:
+                    roc.add(logit, label)
+                bar.update(i + 1)
+    finally:
+        for layer, training in modes:
+            layer.training = training
+    if nranks > 1:
+        dist.all_reduce(matrix)
+    result = scores(matrix)
+    auc = f' Auc_roc: {roc.area():.4f}' if roc else ''
+    if print_detail:
+        logger.info(f'[EVAL] #Images: {len(eval_dataset)} mIoU: {result.miou:.4f} Acc: {result.acc:.4f} '
+                    f'Kappa: {result.kappa:.4f} Dice: {result.mdice:.4f}{auc}')
+        for name, values in (('IoU', result.class_iou), ('Precision', result.class_precision),
+                             ('Recall', result.class_recall)):
+            with np.printoptions(suppress=True):
+                logger.info(f'[EVAL] Class {name}: \n{np.round(values, 4)}')
+    return result.miou, result.acc, result.class_iou, result.class_precision, result.kappa
+
+
+class _Shard(paddle.io.Dataset):
+    """Every nranks-th image. What cannot be read travels as text: an exception in a worker would lose its message."""
+
+    def __init__(self, dataset, rank, nranks):
+        self.dataset, self.positions = dataset, range(rank, len(dataset), nranks)
+
+    def __len__(self):
+        return len(self.positions)
+
+    def __getitem__(self, i):
+        try:
+            data = self.dataset[self.positions[i]]
+            return {**{key: data[key] for key in ('img', 'label', 'trans_info')}, 'error': ''}
+        except Exception as error:  # whatever a transform or a decoder raises
+            return {'img': np.zeros([3, 1, 1], 'float32'), 'label': np.zeros([1, 1, 1], 'int64'), 'trans_info': [],
+                    'error': f'{self.name(i)}: the image or its mask {self.dataset.file_list[self.positions[i]][1]} '
+                             f'cannot be used ({type(error).__name__}: {error}). Repair or unlist it.'}
+
+    def name(self, i):
+        return self.dataset.file_list[self.positions[i]][0]

@@ -1,0 +1,155 @@
+"""PaddleSeg's YAML plus three sections: `semi` (which images keep their masks), `method` and `players`."""
+
+import os
+from ast import literal_eval
+
+import yaml
+from paddleseg.cvlibs import Config
+from paddleseg.cvlibs.config import merge_config_dicts
+
+from paddleseg_semi.cvlibs.schema import check_keys
+from paddleseg_semi.errors import InputError, nearest
+
+DEFAULT_METHOD = 'AdvSemiSeg'
+
+
+class SemiConfig(Config):
+    """A PaddleSeg Config in which every key is known.
+
+    The method's base file (`configs/_base_/methods/<method>.yml`) lies under the recipe: what the recipe says wins.
+    A recipe without unlabeled images (no label_ratio, split or unlabeled files) trains `Supervised`.
+
+    Args:
+        path (str): the YAML file.
+        opts (list[str], optional): 'key.key=value' changes to the file.
+        **flags: batch_size, iters, learning_rate, label_ratio, split_ids and method as given on the command line;
+            None leaves the file's value.
+
+    Raises:
+        InputError: anything in the file or the flags that cannot be used.
+    """
+
+    def __init__(self, path, opts=None, **flags):
+        if not os.path.isfile(path):
+            raise InputError(f'--config {path}: no such file. Recipes are in configs/.')
+        flags = {key: value for key, value in flags.items() if value is not None}
+        self.dic = _read_yaml(path)
+        for option in opts or []:
+            _set_option(self.dic, option)
+        self._apply_flags(flags)
+        self._settle_method(flags.get('method'))
+        check_keys(self.dic, path)
+        self._check_numbers()
+        try:
+            self._build_default_checker().apply_all_rules(self)
+        except RuntimeError as error:
+            raise InputError(f'{path}: {" ".join(str(error).split("error message is:")[-1].split())}') from None
+
+    @property
+    def semi_cfg(self):
+        """dict: label_ratio, split, unlabeled."""
+        return self.dic.get('semi', {}).copy()
+
+    @property
+    def uses_unlabeled(self):
+        """bool: there are images to train on without their masks."""
+        semi = self.dic.get('semi', {})
+        return any(value is not None for value in (
+            semi.get('label_ratio'), semi.get('split'), semi.get('unlabeled', {}).get('files')))
+
+    def _apply_flags(self, flags):
+        for key in ('batch_size', 'iters'):
+            if key in flags:
+                self.dic[key] = flags[key]
+        if 'learning_rate' in flags:
+            self.dic.setdefault('lr_scheduler', {})['learning_rate'] = flags['learning_rate']
+        semi = self.dic.setdefault('semi', {})
+        if isinstance(semi.get('unlabeled'), str):  # short form: a folder or list of raw images
+            semi['unlabeled'] = {'files': semi['unlabeled']}
+        if 'label_ratio' in flags:
+            semi['label_ratio'] = flags['label_ratio']
+        if 'split_ids' in flags:
+            semi['split'] = flags['split_ids']
+
+    def _settle_method(self, asked):
+        """Chooses the method and lays its base file under the recipe."""
+        if not self.uses_unlabeled:
+            if asked not in (None, 'Supervised'):
+                raise InputError(f'--method {asked} needs unlabeled images: add --label_ratio, --split_ids or '
+                                 'semi.unlabeled in the recipe.')
+            self.dic['method'] = {'type': 'Supervised'}
+            self.dic.pop('players', None)
+            return
+        own = self.dic.get('method', {}).get('type')
+        chosen = asked or own or DEFAULT_METHOD
+        base_file = method_file(chosen)
+        base = _read_yaml(base_file) if base_file else {'method': {'type': chosen}}
+        if asked and own != base['method']['type']:  # another method's knobs would not fit this one
+            self.dic.pop('method', None)
+            self.dic.pop('players', None)
+        self.dic = merge_config_dicts(self.dic, base)
+
+    def _check_numbers(self):
+        for key in ('batch_size', 'iters'):
+            value = self.dic.get(key)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise InputError(f'{key}: {value}: give a whole number of at least 1.')
+        rate = self.lr_scheduler_cfg.get('learning_rate')
+        if isinstance(rate, (int, float)) and rate <= 0 or isinstance(rate, str):
+            raise InputError(f'learning_rate: {rate}: give a number above 0.')
+
+
+def config_root():
+    """str: the folder `configs`, of a checkout or of the installed package."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    installed = os.path.join(here, 'configs')
+    return installed if os.path.isdir(installed) else os.path.join(os.path.dirname(here), 'configs')
+
+
+def method_file(name):
+    """The base file of a method (`AdvSemiSeg`) or of a preset (`advsemiseg_reference`), or None."""
+    path = os.path.join(config_root(), '_base_', 'methods', f'{name.lower()}.yml')
+    return path if os.path.isfile(path) else None
+
+
+def _read_yaml(path, seen=()):
+    """A YAML file with its `_base_` files merged in, the first listed winning."""
+    if not path.endswith(('.yml', '.yaml')):
+        raise InputError(f'{path}: not a YAML file (.yml or .yaml).')
+    if path in seen:
+        raise InputError(f'{path}: its _base_ files lead back to it. Break the circle.')
+    try:
+        with open(path, encoding='utf-8') as file:
+            dic = yaml.safe_load(file)
+    except OSError as error:
+        listed = f' (a _base_ of {seen[-1]})' if seen else ''
+        raise InputError(f'{path}: cannot be read{listed}: {error.strerror}.') from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, 'problem_mark', None)
+        where = f':{mark.line + 1}' if mark else ''
+        raise InputError(f'{path}{where}: not valid YAML: {getattr(error, "problem", None) or error}.') from None
+    if not isinstance(dic, dict):
+        raise InputError(f'{path}: holds no settings (a YAML mapping is expected).')
+    bases = dic.pop('_base_', [])
+    for base in [bases] if isinstance(bases, str) else bases:
+        dic = merge_config_dicts(dic, _read_yaml(os.path.normpath(os.path.join(os.path.dirname(path), base)),
+                                                 (*seen, path)))
+    return dic
+
+
+def _set_option(dic, option):
+    key, equals, text = option.partition('=')
+    if not equals or not key:
+        raise InputError(f'--opts {option}: write key=value, such as batch_size=4 or method.semi_start=100.')
+    try:
+        value = literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = {'true': True, 'false': False, 'null': None}.get(text.lower(), text)
+    *parents, leaf = key.split('.')
+    for parent in parents:
+        if parent in ('semi', 'method', 'players', 'test_config'):  # may come from the flags or the method's file
+            dic.setdefault(parent, {})
+        if not isinstance(dic.get(parent), dict):
+            raise InputError(f'--opts {option}: there is no section "{parent}".{nearest(parent, dic)}')
+        dic = dic[parent]
+    dic[leaf] = value

@@ -1,0 +1,102 @@
+"""Which keys a recipe may hold: the constructors' keywords are the schema, so a typo cannot pass unseen."""
+
+import inspect
+
+import paddle
+from paddleseg.cvlibs import manager
+
+from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.errors import InputError, nearest
+
+_TOP = ('batch_size', 'iters', 'train_dataset', 'val_dataset', 'test_dataset', 'optimizer', 'lr_scheduler', 'loss',
+        'distill_loss', 'model', 'test_config', 'export', 'to_static_training', 'class_names', 'slim',
+        'semi', 'method', 'players')
+_SEMI = ('label_ratio', 'split', 'unlabeled')
+_UNLABELED = ('files', 'batch_size', 'weak', 'strong', 'views')
+_PLAYER = ('optimizer', 'lr_scheduler')
+_TEST = ('aug_eval', 'scales', 'flip_horizontal', 'flip_vertical', 'is_slide', 'stride', 'crop_size', 'auc_roc')
+_WARMUP = ('warmup_iters', 'warmup_start_lr')
+_REGISTRIES = (manager.MODELS, manager.BACKBONES, manager.DATASETS, manager.TRANSFORMS, manager.LOSSES,
+               manager.OPTIMIZERS, METHODS)
+_REGISTRY_OF = {'model': manager.MODELS, 'backbone': manager.BACKBONES, 'train_dataset': manager.DATASETS,
+                'val_dataset': manager.DATASETS, 'transforms': manager.TRANSFORMS, 'weak': manager.TRANSFORMS,
+                'strong': manager.TRANSFORMS, 'types': manager.LOSSES, 'losses': manager.LOSSES,
+                'optimizer': manager.OPTIMIZERS, 'method': METHODS}
+_OLD_NAMES = {'adam': 'Adam', 'sgd': 'SGD'}  # as PaddleSeg's builder reads them
+
+
+def check_keys(dic, path):
+    """Raises InputError at the first key, or component type, that nothing reads.
+
+    Args:
+        dic (dict): a whole recipe.
+        path (str): its file, for the message.
+    """
+    try:
+        _known(dic, _TOP, '')
+        semi = dic.get('semi') or {}
+        _known(semi, _SEMI, 'semi')
+        _known(semi.get('unlabeled') or {}, _UNLABELED, 'semi.unlabeled')
+        _known(dic.get('test_config') or {}, _TEST, 'test_config')
+        for name, player in (dic.get('players') or {}).items():
+            _known(player, _PLAYER, f'players.{name}')
+            _check_scheduler(player.get('lr_scheduler'), f'players.{name}.lr_scheduler')
+        _check_scheduler(dic.get('lr_scheduler'), 'lr_scheduler')
+        for section in ('model', 'train_dataset', 'val_dataset', 'optimizer', 'method'):
+            if section in dic and 'type' not in (dic[section] or {}):
+                raise InputError(f'{section}: has no "type".')
+        for key, value in dic.items():
+            if key not in ('lr_scheduler', 'slim', 'export', 'test_dataset'):
+                _check_component(value, key, key)
+    except InputError as error:
+        raise InputError(f'{path}: {error}') from None
+
+
+def _known(section, words, where):
+    if not isinstance(section, dict):
+        raise InputError(f'{where}: {section}: expected a section with the keys {", ".join(words)}.')
+    for key in section:
+        if key not in words:
+            name = f'{where}.{key}' if where else key
+            raise InputError(f'unknown key "{name}".{nearest(key, words)} Known here: {", ".join(words)}.')
+
+
+def _check_component(value, where, kind):
+    if isinstance(value, list):
+        for position, item in enumerate(value):
+            _check_component(item, f'{where}[{position}]', kind)
+    elif isinstance(value, dict):
+        if 'type' in value and kind != 'lr_scheduler':
+            _check_keywords(value, where, kind)
+        for key, item in value.items():
+            _check_component(item, f'{where}.{key}', key)
+
+
+def _check_keywords(section, where, kind):
+    name = _OLD_NAMES.get(section['type'], section['type'])
+    if kind == 'optimizer' and name == 'SGD' and 'momentum' in section:
+        name = 'Momentum'  # PaddleSeg's builder does the same
+    registries = [_REGISTRY_OF[kind]] if kind in _REGISTRY_OF else _REGISTRIES
+    found = [registry.components_dict[name] for registry in registries if name in registry.components_dict]
+    if not found:
+        known = sorted(word for registry in registries for word in registry.components_dict)
+        raise InputError(f'{where}: there is no {kind} "{name}".{nearest(name, known)} Known: {", ".join(known)}.')
+    _known_keywords(section, found[0], where)
+
+
+def _known_keywords(section, component, where, more=()):
+    parameters = inspect.signature(component).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    _known(section, ('type', *(parameter.name for parameter in parameters if parameter.name != 'task'), *more), where)
+
+
+def _check_scheduler(section, where):
+    if not section:
+        return
+    schedules = {name: value for name, value in vars(paddle.optimizer.lr).items()
+                 if inspect.isclass(value) and issubclass(value, paddle.optimizer.lr.LRScheduler)}
+    if section.get('type') not in schedules:
+        raise InputError(f'{where}: there is no lr_scheduler "{section.get("type")}".'
+                         f'{nearest(section.get("type"), schedules)} Known: {", ".join(sorted(schedules))}.')
+    _known_keywords(section, schedules[section['type']], where, _WARMUP)
