@@ -1,0 +1,25 @@
+"""Packaging. Paddle itself is left to the user (CPU or GPU build): `pip install .` or `pip install '.[cpu]'`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'paddleseg_semi/__init__.py').read_text())[1]
+REQUIREMENTS = [line for line in (HERE / 'requirements.txt').read_text().splitlines() if not line.startswith('#')]
+PADDLE = [line for line in REQUIREMENTS if line.startswith('paddlepaddle')]
+
+setup(
+    name='paddleseg_semi',
+    version=VERSION,
+    description='Semi- and weakly-supervised semantic segmentation on PaddleSeg',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    # The recipes live beside the package in the repository and inside it once installed.
+    packages=[*find_packages(include=['paddleseg_semi', 'paddleseg_semi.*']), 'paddleseg_semi.configs'],
+    package_dir={'paddleseg_semi.configs': 'configs'},
+    package_data={'paddleseg_semi.configs': ['**/*.yml']},
+    install_requires=[line for line in REQUIREMENTS if line not in PADDLE],
+    extras_require={'cpu': PADDLE, 'test': ['pytest', 'ruff']},
+)
