@@ -1,6 +1,7 @@
 """Evaluation: PaddleSeg's `evaluate`, over one confusion matrix that stays on the device."""
 
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import paddle
@@ -53,27 +54,21 @@ def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fa
         logger.info(f'Start evaluating (total_samples: {len(eval_dataset)}, total_iters: {len(loader)})...')
     bar = progbar.Progbar(len(loader), verbose=(1 if nranks == 1 else 2) if print_detail and rank == 0 else 0,
                           interval=0.05 if sys.stderr.isatty() else 10)  # seconds
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
-    model.eval()
-    try:
-        with paddle.no_grad():
-            for i, data in enumerate(loader):
-                if data['error'][0]:
-                    raise InputError(data['error'][0])
-                label = data['label'].astype('int64')
-                with paddle.amp.auto_cast(**amp):
-                    pred, logit = predict(model, data['img'], trans_info=data['trans_info'], **options)
-                if logit.shape[1] > num_classes or pred.shape[-2:] != label.shape[-2:]:
-                    raise InputError(f'{images.name(i)}: the network gives {list(logit.shape[1:])} (classes, height, '
-                                     f'width), but the data set has {num_classes} classes and the mask is '
-                                     f'{list(label.shape[-2:])} (height, width). Correct the one that is wrong.')
-                matrix += confusion_matrix(pred, label, num_classes, ignore)
-                if roc:
-                    roc.add(logit, label)
-                bar.update(i + 1)
-    finally:
-        for layer, training in modes:
-            layer.training = training
+    with eval_mode(model), paddle.no_grad():
+        for i, data in enumerate(loader):
+            if data['error'][0]:
+                raise InputError(data['error'][0])
+            label = data['label'].astype('int64')
+            with paddle.amp.auto_cast(**amp):
+                pred, logit = predict(model, data['img'], trans_info=data['trans_info'], **options)
+            if logit.shape[1] > num_classes or pred.shape[-2:] != label.shape[-2:]:
+                raise InputError(f'{images.name(i)}: the network gives {list(logit.shape[1:])} (classes, height, width), '
+                                 f'but the data set has {num_classes} classes and the mask is '
+                                 f'{list(label.shape[-2:])} (height, width). Correct the one that is wrong.')
+            matrix += confusion_matrix(pred, label, num_classes, ignore)
+            if roc:
+                roc.add(logit, label)
+            bar.update(i + 1)
     if nranks > 1:
         dist.all_reduce(matrix)
     result = scores(matrix)
@@ -86,6 +81,19 @@ def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fa
             with np.printoptions(suppress=True):
                 logger.info(f'[EVAL] Class {name}: \n{np.round(values, 4)}')
     return result.miou, result.acc, result.class_iou, result.class_precision, result.kappa
+
+
+@contextmanager
+def eval_mode(*layers):
+    """Every sublayer in eval mode inside the block, and back in the mode it had after it."""
+    modes = [(sub, sub.training) for layer in layers for sub in layer.sublayers(include_self=True)]
+    for layer in layers:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for sub, training in modes:
+            sub.training = training
 
 
 class _Shard(paddle.io.Dataset):
