@@ -112,7 +112,8 @@ def test_a_failing_step_fails_the_run(chain, step, recorded):
 def test_devices_and_trainers(chain):
     done = chain(lines={
         4: 'gpu_list:1|0,1|192.0.2.1,192.0.2.2;0,1', 5: '--device:gpu|gpu|gpu', 6: '--precision:fp32|amp',
-        15: 'trainer:norm_train|pact_train', 17: 'pact_train:tools/train.py --pact', 24: 'eval:null', 40: 'inference:null'})
+        15: 'trainer:norm_train|pact_train', 17: 'pact_train:tools/train.py --pact', 24: 'eval:null',
+        40: 'inference:null'})
     starts = [command for command in done.commands if 'train.py' in command]
     assert len(starts) == 3 * 2 * 2
     assert sum('> -m paddle.distributed.launch --devices=0,1 tools/train.py' in command for command in starts) == 4
