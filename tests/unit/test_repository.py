@@ -1,0 +1,181 @@
+"""What the whole tree promises: arrows between packages, banned operators, recipes that load, tools that answer."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGE = REPOSITORY / 'paddleseg_semi'
+SOURCES = sorted(PACKAGE.rglob('*.py'))
+YAMLS = [path for folder in ('configs', 'test_tipc/configs') for path in sorted((REPOSITORY / folder).rglob('*.yml'))]
+RECIPES = [path for path in YAMLS if '_base_' not in path.parts]
+TOOLS = [path for path in sorted((REPOSITORY / 'tools').glob('*.py')) if path.name != 'cli.py']
+TOOLS += [REPOSITORY / 'deploy/python/infer.py']
+
+# Which parts of the package each part may import, besides itself. The longest name that fits a module counts.
+FLOOR = {'errors', 'safe', 'runtime', 'cvlibs.manager'}
+MAY_IMPORT = {
+    'errors': set(),
+    'safe': {'errors'},
+    'runtime': {'errors'},
+    'cvlibs.manager': set(),
+    'compat': FLOOR | {'models.weights'},
+    'losses': FLOOR,
+    'transforms': FLOOR,
+    'models': FLOOR,
+    'datasets': FLOOR | {'transforms'},
+    'methods': FLOOR | {'models', 'losses', 'transforms'},
+    'core': FLOOR | {'datasets', 'models'},
+    'cvlibs': FLOOR | {'datasets', 'models', 'core'},
+}
+
+
+def relative(path):
+    return str(path.relative_to(REPOSITORY))
+
+
+def module_name(path):
+    return '.'.join(path.relative_to(PACKAGE).with_suffix('').parts).removesuffix('.__init__')
+
+
+def imports(path):
+    """Full names of all that a file imports, top level first, then in functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{relative(path)}:{node.lineno}: write imports in full'
+            yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def part(module, parts):
+    """The longest of `parts` that a module lies in, or None."""
+    return max((p for p in parts if f'{module}.'.startswith(f'{p}.')), key=len, default=None)
+
+
+@pytest.mark.parametrize('path', [path for path in SOURCES if path.parent != PACKAGE or path.name != '__init__.py'],
+                         ids=module_name)
+def test_imports_point_one_way(path):
+    own = part(module_name(path), MAY_IMPORT)
+    assert own, f'{relative(path)}: say in MAY_IMPORT what it may import'
+    for name in imports(path):
+        if name.startswith('paddleseg_semi.'):
+            target = name.removeprefix('paddleseg_semi.')
+            assert part(target, {own, *MAY_IMPORT[own]}), \
+                f'{relative(path)} imports {name}: {own} may import {sorted(MAY_IMPORT[own])}'
+        elif own in ('losses', 'transforms') and name.startswith('paddleseg.'):
+            assert name.startswith('paddleseg.cvlibs'), f'{relative(path)} imports {name}: of PaddleSeg, the registries'
+        assert not name.startswith(('torch', 'tools', 'cli.')), f'{relative(path)} imports {name}'
+
+
+class Calls(ast.NodeVisitor):
+    """Collects (line, called name, under no_grad) of every call."""
+
+    def __init__(self):
+        self.found, self.no_grad = [], 0
+
+    def visit_Call(self, node):
+        self.found.append((node.lineno, ast.unparse(node.func), self.no_grad > 0))
+        self.generic_visit(node)
+
+    def visit_block(self, node):
+        switches = getattr(node, 'decorator_list', None) or [item.context_expr for item in getattr(node, 'items', [])]
+        inside = any('no_grad' in ast.unparse(switch) for switch in switches)
+        self.no_grad += inside
+        self.generic_visit(node)
+        self.no_grad -= inside
+
+    visit_With = visit_FunctionDef = visit_block
+
+
+@pytest.mark.parametrize('path', SOURCES, ids=module_name)
+def test_banned_operators(path):
+    calls = Calls()
+    calls.visit(ast.parse(path.read_text()))
+    folder = path.relative_to(PACKAGE).parts[0]
+    for line, name, no_grad in calls.found:
+        where, last = f'{relative(path)}:{line}: {name}', name.rpartition('.')[2]
+        assert last != 'nll_loss', f'{where} writes out of bounds on a CPU; use cross_entropy'
+        if folder in ('losses', 'methods', 'models') and '.' in name and not name.startswith('np.'):
+            assert last not in ('max', 'min', 'amax', 'amin') or no_grad, \
+                f'{where} has a quadratic gradient; use take_along_axis(argmax) or topk, or put it under no_grad'
+        if folder in ('losses', 'methods'):
+            assert last not in ('numpy', 'item') and name != 'float', f'{where} waits for the device inside the step'
+        if path.name != 'safe.py':
+            assert name not in ('paddle.load', 'pickle.load', 'pickle.loads'), \
+                f'{where} executes what the file says; use paddleseg_semi.safe.load'
+
+
+@pytest.mark.parametrize('path', [PACKAGE / '__init__.py', REPOSITORY / 'tests/conftest.py'], ids=relative)
+def test_zlib_comes_first(path):
+    first = next(name for name in imports(path) if name == 'zlib' or name.startswith('paddle'))
+    assert first == 'zlib', 'Paddle 2.6 crashes when zlib comes after it'
+
+
+def tree():
+    """The text files of the repository, without what git ignores."""
+    skipped = {'__pycache__', 'output', 'log', 'build', 'dist', 'data'}
+    for folder, folders, files in os.walk(REPOSITORY):
+        folders[:] = [name for name in folders if not (
+            name in skipped or name.startswith('.') and name != '.ci' or name.endswith('.egg-info')
+            or (Path(folder) / name / 'pyvenv.cfg').exists())]
+        for name in files:
+            if Path(name).suffix in ('', '.py', '.sh', '.md', '.yml', '.yaml', '.txt', '.toml', '.ini', '.in', '.csv'):
+                yield Path(folder) / name
+
+
+def test_no_file_knows_this_machine():
+    pattern = re.compile('|'.join([  # in two pieces, so that this file passes
+        '/wo' 'rk/', '/ro' 'ot/', '/ho' 'me/', r'\.\./sha' 'red', 'pypi' r'\.org', 'python' 'hosted', '/opt/' 'pypi']))
+    found = [f'{relative(path)}:{number}: {line.strip()}' for path in tree()
+             for number, line in enumerate(path.read_text(errors='replace').splitlines(), 1) if pattern.search(line)]
+    assert not found, '\n'.join(found)
+
+
+def test_style():
+    done = subprocess.run([sys.executable, '-m', 'ruff', 'check', '--quiet', '.'], cwd=REPOSITORY, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize('path', YAMLS, ids=relative)
+def test_yaml_and_its_bases(path):
+    bases = yaml.safe_load(path.read_text()).get('_base_', [])
+    for base in [bases] if isinstance(bases, str) else bases:
+        assert (path.parent / base).is_file(), f'{relative(path)}: no file {base}'
+
+
+@pytest.mark.parametrize('ratio', [None, 0.125])
+@pytest.mark.parametrize('path', RECIPES, ids=relative)
+def test_recipes_pass_the_locked_config(path, ratio):
+    from paddleseg_semi.cvlibs import SemiConfig
+    config = SemiConfig(str(path), label_ratio=ratio)
+    assert config.dic['method']['type'] == 'Supervised' if not config.uses_unlabeled else config.dic['players']
+
+
+@pytest.fixture
+def no_paddle(tmp_path):
+    """An environment in which importing the framework fails."""
+    for name in ('paddle', 'paddleseg'):
+        (tmp_path / f'{name}.py').write_text(f'raise ImportError("{name} was imported")\n')
+    return {**os.environ, 'PYTHONPATH': str(tmp_path)}
+
+
+@pytest.mark.parametrize('tool', TOOLS, ids=relative)
+def test_help_needs_no_framework(tool, no_paddle):
+    done = subprocess.run([sys.executable, tool, '--help'], env=no_paddle, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('usage: ')
+
+
+@pytest.mark.parametrize('tool', TOOLS, ids=relative)
+def test_unknown_flag_is_one_line(tool, no_paddle):
+    done = subprocess.run([sys.executable, tool, '--no_such_flag'], env=no_paddle, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
