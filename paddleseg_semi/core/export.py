@@ -9,7 +9,7 @@ import yaml
 from paddleseg.core import infer
 from paddleseg.utils import NoAliasDumper
 
-from paddleseg_semi.core.val import eval_mode
+from paddleseg_semi.core.common import eval_mode, make_folder
 from paddleseg_semi.errors import InputError, RunError
 
 OUTPUT_OPS = ('argmax', 'softmax', 'none')
@@ -44,8 +44,8 @@ def export(model, save_dir, transforms_cfg, input_shape=(None, 3, None, None), o
     if len(shape) != 4 or any(size is not None and size < 1 for size in shape):
         raise InputError(f'--input_shape {" ".join(map(str, input_shape))}: give N C H W, each above 0 or -1 for any.')
     name, config_name = ('inference', 'inference.yml') if for_fd else ('model', 'deploy.yaml')
+    make_folder(save_dir)
     try:
-        os.makedirs(save_dir, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix='.export-', dir=save_dir) as folder:
             _save_static(model, os.path.join(folder, name), shape, output_op)
             files = sorted(os.listdir(folder))

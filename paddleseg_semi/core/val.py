@@ -1,14 +1,12 @@
 """Evaluation: PaddleSeg's `evaluate`, over one confusion matrix that stays on the device."""
 
-import sys
-from contextlib import contextmanager
-
 import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddleseg.core import infer
-from paddleseg.utils import logger, progbar
+from paddleseg.utils import logger
 
+from paddleseg_semi.core.common import eval_mode, progress_bar
 from paddleseg_semi.core.metrics import Roc, confusion_matrix, scores
 from paddleseg_semi.errors import InputError
 
@@ -52,8 +50,7 @@ def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fa
     roc = Roc(num_classes, ignore) if auc_roc else None
     if print_detail:
         logger.info(f'Start evaluating (total_samples: {len(eval_dataset)}, total_iters: {len(loader)})...')
-    bar = progbar.Progbar(len(loader), verbose=(1 if nranks == 1 else 2) if print_detail and rank == 0 else 0,
-                          interval=0.05 if sys.stderr.isatty() else 10)  # seconds
+    bar = progress_bar(len(loader), show=print_detail and rank == 0)
     with eval_mode(model), paddle.no_grad():
         for i, data in enumerate(loader):
             if data['error'][0]:
@@ -62,8 +59,8 @@ def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fa
             with paddle.amp.auto_cast(**amp):
                 pred, logit = predict(model, data['img'], trans_info=data['trans_info'], **options)
             if logit.shape[1] > num_classes or pred.shape[-2:] != label.shape[-2:]:
-                raise InputError(f'{images.name(i)}: the network gives {list(logit.shape[1:])} (classes, height, width), '
-                                 f'but the data set has {num_classes} classes and the mask is '
+                raise InputError(f'{images.name(i)}: the network gives {list(logit.shape[1:])} (classes, height, '
+                                 f'width), but the data set has {num_classes} classes and the mask is '
                                  f'{list(label.shape[-2:])} (height, width). Correct the one that is wrong.')
             matrix += confusion_matrix(pred, label, num_classes, ignore)
             if roc:
@@ -81,19 +78,6 @@ def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fa
             with np.printoptions(suppress=True):
                 logger.info(f'[EVAL] Class {name}: \n{np.round(values, 4)}')
     return result.miou, result.acc, result.class_iou, result.class_precision, result.kappa
-
-
-@contextmanager
-def eval_mode(*layers):
-    """Every sublayer in eval mode inside the block, and back in the mode it had after it."""
-    modes = [(sub, sub.training) for layer in layers for sub in layer.sublayers(include_self=True)]
-    for layer in layers:
-        layer.eval()
-    try:
-        yield
-    finally:
-        for sub, training in modes:
-            sub.training = training
 
 
 class _Shard(paddle.io.Dataset):

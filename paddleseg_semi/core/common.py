@@ -1,0 +1,103 @@
+"""What evaluation, export, prediction and deployment share."""
+
+import os
+import sys
+from contextlib import contextmanager
+
+from paddleseg.utils import progbar, visualize
+from PIL import Image
+
+from paddleseg_semi.errors import InputError, RunError
+
+_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')
+
+
+@contextmanager
+def eval_mode(*layers):
+    """Every sublayer in eval mode inside the block, and back in the mode it had after it."""
+    modes = [(sub, sub.training) for layer in layers for sub in layer.sublayers(include_self=True)]
+    for layer in layers:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for sub, training in modes:
+            sub.training = training
+
+
+def progress_bar(total, show=True):
+    """PaddleSeg's progress bar with ETA: live on a terminal, every 10 s in a file."""
+    return progbar.Progbar(total, verbose=int(show), interval=0.05 if sys.stderr.isatty() else 10)
+
+
+def list_images(image_path):
+    """Finds the images to predict, and reads each once so that a damaged one is known before anything is written.
+
+    Args:
+        image_path (str): an image; a folder, searched recursively; or a text list, whose lines begin with an image
+            path relative to the list's folder.
+
+    Returns:
+        list[tuple]: (path, name), sorted unless listed; the name is what the result is called below the output
+            folder, without extension.
+
+    Raises:
+        InputError: nothing there, an image that cannot be decoded, or two images with one name.
+    """
+    if os.path.isdir(image_path):
+        folder = image_path
+        paths = sorted(os.path.join(root, file) for root, _, files in os.walk(folder) for file in files
+                       if file.lower().endswith(_SUFFIXES) and not file.startswith('.'))
+    else:
+        folder = os.path.dirname(image_path)
+        paths = [image_path] if image_path.lower().endswith(_SUFFIXES) else _read_list(image_path, folder)
+    if not paths:
+        raise InputError(f'--image_path {image_path}: no image in it ({", ".join(_SUFFIXES)}).')
+    images = {}
+    for path in paths:
+        _check_image(path)
+        name = os.path.splitext(os.path.normpath('/' + os.path.relpath(path, folder or '.')))[0][1:]  # no way up
+        other = images.setdefault(name, path)
+        if other != path:
+            raise InputError(f'--image_path {image_path}: {other} and {path} would both become {name}.png. '
+                             'Name one of them in a text list.')
+    return [(path, name) for name, path in images.items()]
+
+
+def _read_list(path, folder):
+    try:
+        with open(path, encoding='utf-8') as file:
+            return [os.path.join(folder, line.split()[0]) for line in file if line.strip()]
+    except OSError as error:
+        raise InputError(f'--image_path {path}: {error.strerror}. '
+                         'Give an image, a folder of images or a text list of images.') from None
+    except UnicodeDecodeError:
+        raise InputError(f'--image_path {path}: neither a text list nor one of {", ".join(_SUFFIXES)}.') from None
+
+
+def _check_image(path):
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except Exception as error:  # a damaged file can raise almost anything
+        raise InputError(f'{path}: cannot be read as an image ({getattr(error, "strerror", None) or error}). '
+                         'Repair or remove it.') from None
+
+
+def make_folder(path, flag='--save_dir'):
+    """Creates an output folder, or raises InputError when that is not possible."""
+    try:
+        os.makedirs(path, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(13, 'permission denied')
+    except OSError as error:
+        raise InputError(f'{flag} {path}: cannot be written ({error.strerror}).') from None
+
+
+def save_mask(classes, path, color_map):
+    """Writes classes (ndarray [H, W], 0..255) as a palette PNG whose pixel values are the classes."""
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        visualize.get_pseudo_color_map(classes, color_map).save(path)
+    except OSError as error:
+        raise RunError(f'{path}: cannot be written ({error.strerror or error}).') from None
