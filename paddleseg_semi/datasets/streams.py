@@ -1,0 +1,221 @@
+"""The three kinds of endless input: images with masks, images without, images with tags.
+
+Whatever the number of loader workers or the moment a run was resumed, batch k of rank r holds the same bytes.
+"""
+
+import contextlib
+import copy
+import os
+import random
+import threading
+
+import cv2
+import numpy as np
+import paddle
+
+from paddleseg_semi.errors import InputError
+
+# With num_workers=0 Paddle still reads in a thread per loader, and PaddleSeg's transforms draw from the process-wide
+# generators: one sample at a time, or two streams would mix up their dice.
+_DICE = threading.Lock()
+
+
+def _new_dice():
+    """A loader worker is forked at any moment, perhaps while a thread of the parent holds the lock."""
+    global _DICE
+    _DICE = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_new_dice)
+
+
+@contextlib.contextmanager
+def seeded(seed):
+    """Seeds the generators PaddleSeg's transforms use (`random`, `np.random`) for the length of one sample."""
+    with _DICE:
+        random.seed(seed)
+        np.random.seed(seed)
+        yield
+
+
+class EndlessSampler:
+    """Batches of (index, sample_seed), a function of (seed, batch number, rank) alone: no epoch state to save.
+
+    The samples of all epochs, each epoch shuffled anew, form one sequence that is cut into global batches, so ranks
+    share every epoch between them and no sample is dropped at its end.
+
+    Args:
+        size (int): samples in the set, at least 1.
+        batch_size (int): of one rank.
+        seed (int): of this stream.
+        rank, ranks (int): this process and how many there are.
+        start (int): number of the first batch, the iteration a run is resumed at.
+    """
+
+    def __init__(self, size, batch_size, seed, rank=0, ranks=1, start=0):
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.rank, self.ranks, self.start = rank, ranks, start
+        self._epoch, self._order = -1, None
+
+    def __iter__(self):
+        number = self.start
+        while True:
+            first = (number * self.ranks + self.rank) * self.batch_size
+            yield [self._sample(position) for position in range(first, first + self.batch_size)]
+            number += 1
+
+    def _sample(self, position):
+        epoch, place = divmod(position, self.size)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng((self.seed, epoch)).permutation(self.size)
+        return int(self._order[place]), int(np.random.default_rng((self.seed, 1, position)).integers(2**31))
+
+
+class _Stream(paddle.io.Dataset):
+    """Reads one sample per (index, sample_seed). What goes wrong travels as a sample, so that it reaches the main
+    process as one line; an exception inside a loader worker would arrive without its message."""
+
+    def __getitem__(self, item):
+        index, seed = item
+        try:
+            return {**self._read(index, seed), 'index': np.int64(index)}
+        except Exception as error:
+            text = str(error) if isinstance(error, InputError) else self._explain(index, error)
+            return {'error': np.frombuffer(text.encode(), 'uint8')}
+
+    def _explain(self, index, error):
+        return f'{self.path(index)}: {type(error).__name__}: {error}'
+
+
+class LabeledStream(_Stream):
+    """PaddleSeg's own samples: img [3, H, W] float32, label [H, W] int64 (ignore_index where unknown), edge if it has.
+
+    Args:
+        base (paddle.io.Dataset): a PaddleSeg data set in train mode.
+        positions (Sequence[int]): which of its samples keep their masks.
+    """
+
+    def __init__(self, base, positions):
+        super().__init__()
+        self.base, self.positions = base, positions
+
+    def __len__(self):
+        return len(self.positions)
+
+    def path(self, index):
+        return self.base.file_list[self.positions[index]][0]
+
+    def _read(self, index, seed):
+        with seeded(seed):
+            sample = self.base[self.positions[index]]
+        label = np.asarray(sample['label'], 'int64')
+        foreign = (label != self.base.ignore_index) & ((label < 0) | (label >= self.base.num_classes))
+        if foreign.any():
+            raise InputError(f'{self.base.file_list[self.positions[index]][1]}: label {label[foreign][0]}, but '
+                             f'num_classes is {self.base.num_classes} and ignore_index {self.base.ignore_index}. '
+                             'Is it an RGB mask? tools/check_data.py lists all such files.')
+        kept = {'img': sample['img'], 'label': label}
+        if 'edge' in sample:
+            kept['edge'] = np.asarray(sample['edge'], 'int64')
+        return kept
+
+    def _explain(self, index, error):
+        image, mask = self.base.file_list[self.positions[index]][:2]
+        if cv2.imread(image) is None:
+            return f'{image}: cannot be read as an image. Is it missing, truncated or of another format?'
+        return f'{image} with {mask}: {type(error).__name__}: {error}. Do image and mask have the same size?'
+
+
+class UnlabeledStream(_Stream):
+    """One geometry, weak and strong views; no mask is ever opened.
+
+    The weak view passes through all of `weak`. A strong view leaves it before `Normalize`, passes through `strong`
+    and goes on, so every view shows the same crop.
+
+    Sample: weak, strong, strong_2, … [3, H, W] float32; valid [H, W] bool, False where a transform padded.
+
+    Args:
+        files (Sequence[str]): image paths.
+        weak (list): transforms of the weak view.
+        strong (list): transforms in between, none for a stream with one view.
+        views (int): strong views.
+        channels (int): 1 or 3.
+    """
+
+    def __init__(self, files, weak, strong=(), views=0, channels=3):
+        super().__init__()
+        self.files, self.strong, self.channels = files, list(strong), channels
+        self.views = views or bool(strong)
+        cut = [position for position, op in enumerate(weak) if type(op).__name__ == 'Normalize'][:1] or [len(weak)]
+        self.shared, self.finish = weak[:cut[0]], weak[cut[0]:]
+
+    def __len__(self):
+        return len(self.files)
+
+    def path(self, index):
+        return self.files[index]
+
+    def _read(self, index, seed):
+        img = cv2.imread(self.files[index], cv2.IMREAD_GRAYSCALE if self.channels == 1 else cv2.IMREAD_COLOR)
+        if img is None:
+            raise InputError(f'{self.files[index]}: cannot be read as an image. '
+                             'Is it missing, truncated or of another format?')
+        if self.channels == 3:
+            img = cv2.cvtColor(img, cv2.COLOR_BGR2RGB)
+        # PaddleSeg's transforms fill the masks they pad with ignore_index: an empty mask shows where that happened.
+        data = {'img': img.astype('float32'), 'label': np.zeros(img.shape[:2], 'uint8'),
+                'trans_info': [], 'gt_fields': ['label']}
+        with seeded(seed):
+            data = _apply(self.shared, data)
+            weak = _apply(self.finish, copy.deepcopy(data))
+            sample = {'weak': _channels_first(weak['img']), 'valid': weak['label'] == 0}
+            for view in range(self.views):
+                strong = _apply(self.finish, _apply(self.strong, copy.deepcopy(data)))
+                sample['strong' if view == 0 else f'strong_{view + 1}'] = _channels_first(strong['img'])
+        return sample
+
+
+def _apply(transforms, data):
+    for transform in transforms:
+        data = transform(data)
+    return data
+
+
+def _channels_first(img):
+    return np.ascontiguousarray(np.atleast_3d(img).transpose(2, 0, 1))
+
+
+def collate(samples):
+    """A list of samples → arrays [N, ...]; or {'error': text} when a sample brought one."""
+    for sample in samples:
+        if 'error' in sample:
+            return {'error': sample['error']}
+    shapes = {sample[key].shape for sample in samples for key in ('img', 'weak') if key in sample}
+    if len(shapes) > 1:
+        text = (f'the images of a batch have different sizes after the transforms: {sorted(shapes)[0]} and '
+                f'{sorted(shapes)[-1]}. Add a crop of fixed size, such as RandomPaddingCrop.')
+        return {'error': np.frombuffer(text.encode(), 'uint8')}
+    return {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
+
+
+def batches(stream, sampler, num_workers=0):
+    """Endless batches of one stream.
+
+    Args:
+        stream (paddle.io.Dataset): one of the streams above.
+        sampler (EndlessSampler): its order.
+        num_workers (int): loader processes.
+
+    Yields:
+        dict[str, Tensor]: arrays of `collate`.
+
+    Raises:
+        InputError: what went wrong with a sample, in one line.
+    """
+    loader = paddle.io.DataLoader(stream, batch_sampler=sampler, collate_fn=collate, num_workers=num_workers,
+                                  return_list=True)
+    for batch in loader:
+        if 'error' in batch:
+            raise InputError(bytes(batch['error'].numpy()).decode())
+        yield batch
