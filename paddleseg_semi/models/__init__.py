@@ -1,0 +1,3 @@
+"""Networks. Importing fills PaddleSeg's registries."""
+
+from paddleseg_semi.models import discriminator  # noqa: F401

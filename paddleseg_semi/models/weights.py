@@ -1,0 +1,73 @@
+"""Weights from a file into a network, without executing what the file says."""
+
+import numpy as np
+from paddleseg.utils import logger
+
+from paddleseg_semi import safe
+from paddleseg_semi.errors import InputError
+
+
+def load_weights(model, path, partial=False):
+    """Loads a `.pdparams` file.
+
+    Args:
+        model (nn.Layer): the network.
+        path (str): the file.
+        partial (bool, optional): True loads what fits and warns of the rest: for pretraining, where the classifier
+            differs. False wants every tensor of the network in the file. Default: False.
+
+    Returns:
+        int: tensors loaded.
+
+    Raises:
+        InputError: the file is missing, damaged, would execute code or is no weights file; a tensor is missing or of
+            another shape (unless `partial`); nothing fits.
+    """
+    count = assign(model, safe.load(path), path, partial)
+    logger.info(f'{count} of {len(model.state_dict())} tensors of {type(model).__name__} loaded from {path}')
+    return count
+
+
+def assign(model, state, source, partial=False):
+    """Puts arrays into a network.
+
+    Args:
+        model (nn.Layer): the network.
+        state (dict[str, numpy.ndarray]): name to array.
+        source (str): where they come from, for messages.
+        partial (bool, optional): see :func:`load_weights`. Default: False.
+
+    Returns:
+        int: tensors assigned.
+
+    Raises:
+        InputError: see :func:`load_weights`. The network is then unchanged.
+    """
+    if not isinstance(state, dict) or not any(isinstance(array, np.ndarray) for array in state.values()):
+        raise InputError(f'{source}: holds no weights. Give a .pdparams file.')
+    params = model.state_dict()
+    fitting, misfits = {}, []
+    for name, param in params.items():
+        dtype = np.dtype(str(param.dtype).split('.')[-1])
+        if name not in state:
+            misfits.append(f'{name} {list(param.shape)} is not in the file')
+            continue
+        array = np.asarray(state[name])
+        if array.shape != tuple(param.shape):
+            misfits.append(f'{name} is {list(array.shape)} in the file and {list(param.shape)} in the model')
+        elif array.dtype.kind != dtype.kind:  # bfloat16, for one, comes out of the file as uint16
+            misfits.append(f'{name} is {array.dtype} in the file and {dtype} in the model')
+        else:
+            fitting[name] = array.astype(dtype)
+    if not fitting:
+        raise InputError(f'{source}: no tensor fits {type(model).__name__} (the file begins with "{next(iter(state))}"'
+                         f', the model with "{next(iter(params))}"). Give weights of this network.')
+    if misfits and not partial:
+        more = f' and {len(misfits) - 1} more' if len(misfits) > 1 else ''
+        raise InputError(f'{source}: {misfits[0]}{more}. Set model and num_classes to those the weights were '
+                         'trained with, or give other weights.')
+    for misfit in misfits:
+        logger.warning(f'{source}: skipped: {misfit}')
+    for name, array in fitting.items():
+        params[name].set_value(array)
+    return len(fitting)
