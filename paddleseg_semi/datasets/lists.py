@@ -10,8 +10,8 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 _IMAGE_AND_LABEL = re.compile(r'(.+?(?:' + '|'.join(map(re.escape, IMAGE_SUFFIXES)) + r'))[ \t,]+\S', re.IGNORECASE)
 
 
-def lines(path):
-    """Yields (line number, text without surrounding blanks) of every line of a list file that is not blank.
+def lines(path, keep_blank=False):
+    """Yields (line number, text without surrounding blanks) of the lines of a list file, without blank ones by default.
 
     Raises:
         InputError: no such file, or not a text file.
@@ -20,7 +20,7 @@ def lines(path):
         with open(path, encoding='utf-8-sig') as file:
             for number, line in enumerate(file, 1):
                 line = line.strip()
-                if line:
+                if line or keep_blank:
                     yield number, line
     except OSError as error:
         raise InputError(f'{path}: cannot be read ({error.strerror}). Check the path of the list.') from None
