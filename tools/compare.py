@@ -1,0 +1,79 @@
+"""Results of several models side by side: a picture (photo, truth, one column per model) and a table of IoU."""
+
+import os
+
+from cli import Parser, run
+
+parser = Parser(__doc__)
+parser.add_argument('--config', required=True, help='recipe whose val_dataset the results belong to')
+parser.add_argument('--results', required=True, nargs='+', metavar='FOLDER',
+                    help='a folder of results of deploy/python/infer.py for each model, called like the model')
+parser.add_argument('--save_dir', default='./output/compare', help='gets compare.png and compare.md')
+parser.add_argument('--rows', type=int, default=4, help='photos in the picture, evenly spaced over the data set')
+
+
+def main(args):
+    import numpy as np
+    import paddle
+    from paddleseg.utils import logger
+
+    from paddleseg_semi.core.common import make_folder
+    from paddleseg_semi.core.metrics import confusion_matrix, scores
+    from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
+
+    dataset = SemiBuilder(SemiConfig(args.config)).val_dataset
+    names = [os.path.basename(os.path.normpath(folder)) for folder in args.results]
+    shown = set(np.linspace(0, len(dataset.file_list) - 1, max(args.rows, 1)).astype(int))
+    counts, rows = [0] * len(names), []
+    for position, (photo, mask) in enumerate(dataset.file_list):
+        name = os.path.splitext(os.path.relpath(photo, dataset.dataset_root))[0] + '.png'
+        masks = [_open(mask), *(_open(os.path.join(folder, name)) for folder in args.results)]
+        truth, *classes = (paddle.to_tensor(np.array(image), 'int64') for image in masks)
+        counts = [count + confusion_matrix(pred, truth, dataset.num_classes, dataset.ignore_index)
+                  for count, pred in zip(counts, classes)]
+        if position in shown:
+            masks[0].putpalette(masks[1].getpalette())
+            rows.append([_open(photo), *masks])
+
+    figures = [scores(count.numpy()) for count in counts]
+    table = [['', *names], ['---', *['---:'] * len(names)]]
+    table += [[f'IoU of class {k}', *(f'{f.class_iou[k]:.4f}' for f in figures)] for k in range(dataset.num_classes)]
+    table += [['mIoU', *(f'{figure.miou:.4f}' for figure in figures)]]
+    text = '\n'.join('| ' + ' | '.join(row) + ' |' for row in table)
+    make_folder(args.save_dir)
+    with open(os.path.join(args.save_dir, 'compare.md'), 'w', encoding='utf-8') as file:
+        file.write(text + '\n')
+    _picture(['photo', 'truth', *names], rows).save(os.path.join(args.save_dir, 'compare.png'))
+    print(text)
+    for name, figure in zip(names[1:], figures[1:]):
+        gain = figure.miou - figures[0].miou
+        print(f'{name}: {gain:+.4f} mIoU against {names[0]}, one run each, {len(dataset.file_list)} images. '
+              + ('It helped.' if gain > 0 else 'It did NOT help.'))
+    for file in ('compare.png', 'compare.md'):
+        logger.info(f'Written: {os.path.join(args.save_dir, file)}')
+
+
+def _open(path):
+    from PIL import Image
+
+    from paddleseg_semi.errors import InputError
+    try:
+        return Image.open(path)
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read as an image ({error.strerror or "damaged"}).') from None
+
+
+def _picture(titles, rows, title_height=16):
+    from PIL import Image, ImageDraw
+    width, height = rows[0][0].size
+    sheet = Image.new('RGB', (len(titles) * width, title_height + len(rows) * height), 'white')
+    for column, title in enumerate(titles):
+        ImageDraw.Draw(sheet).text((column * width + 2, 2), title, fill='black')
+        for row, images in enumerate(rows):
+            sheet.paste(images[column].convert('RGB').resize((width, height), Image.NEAREST),
+                        (column * width, title_height + row * height))
+    return sheet
+
+
+if __name__ == '__main__':
+    run(main, parser)
