@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import zlib  # noqa: F401  Paddle 2.6 carries a private zlib; Python's has to be loaded before it
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
 
@@ -56,3 +57,79 @@ def add_device_flags(parser):
                         help='CPU threads (all cores this process may use, divided among local ranks)')
     parser.add_argument('--no_cpu_tuning', action='store_true',
                         help="keep Paddle's own CPU settings: one thread, MKL's generic code path on AMD")
+
+
+def add_network_flags(parser):
+    """Which trained network a tool takes, and where it runs."""
+    parser.add_argument('--config', required=True, help='the recipe (YAML)')
+    parser.add_argument('--model_path', help='weights of the network (model.pdparams)')
+    parser.add_argument('--opts', nargs='+', help='key=value … changes to the recipe')
+    parser.add_argument('--data_format', default='NCHW', choices=['NCHW', 'NHWC'], help='layout inside the network')
+    add_device_flags(parser)
+
+
+def add_test_flags(parser, augment):
+    """How `val` and `predict` run a network; `augment` is the name of their switch, 'aug_eval' or 'aug_pred'."""
+    parser.add_argument(f'--{augment}', action='store_true', help='average over scales and flips')
+    parser.add_argument('--scales', nargs='+', type=float, default=1.0, help=f'scales of --{augment}')
+    parser.add_argument('--flip_horizontal', action='store_true', help=f'--{augment} with left and right exchanged too')
+    parser.add_argument('--flip_vertical', action='store_true', help=f'--{augment} with top and bottom exchanged too')
+    parser.add_argument('--is_slide', action='store_true', help='move a window over the image')
+    parser.add_argument('--crop_size', nargs=2, type=int, metavar=('W', 'H'), help='the window, pixels')
+    parser.add_argument('--stride', nargs=2, type=int, metavar=('W', 'H'), help='steps of the window, pixels')
+    parser.add_argument('--use_multilabel', action='store_true', help='refused: here classes exclude each other')
+
+
+def build_network(args):
+    """Sets the device up and builds what `add_network_flags` describes.
+
+    Returns:
+        tuple: SemiConfig, SemiBuilder, and the network with its weights.
+    """
+    from paddleseg.utils import logger
+
+    from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
+    from paddleseg_semi.runtime import set_device, tune_cpu
+    set_device(args.device)
+    tune_cpu(args.cpu_threads, not args.no_cpu_tuning)
+    layout = ['model.data_format=NHWC'] if args.data_format == 'NHWC' else []
+    config = SemiConfig(args.config, opts=[*(args.opts or []), *layout])
+    builder = SemiBuilder(config)
+    model = builder.model
+    if args.model_path:
+        builder.load_weights(model, args.model_path)
+    else:
+        logger.warning('No --model_path: the network has the weights its recipe starts from.')
+    return config, builder, model
+
+
+def test_options(args, config, augment):
+    """The recipe's `test_config` with the flags of `add_test_flags` over it.
+
+    Returns:
+        dict: keywords of `evaluate` or `predict`.
+
+    Raises:
+        InputError: a window that leaves gaps or has no size, a scale that is not positive.
+    """
+    from paddleseg_semi.errors import InputError
+    if args.use_multilabel:
+        raise InputError('--use_multilabel: not offered; here the classes of a pixel exclude each other.')
+    options = config.test_config
+    options[augment] = getattr(args, augment) or options.pop('aug_eval', False)
+    if getattr(args, augment):
+        options.update(scales=args.scales, flip_horizontal=args.flip_horizontal, flip_vertical=args.flip_vertical)
+    if args.is_slide:
+        options.update(is_slide=True, crop_size=args.crop_size, stride=args.stride)
+    scales = options.get('scales', 1.0)
+    options['scales'] = [float(scale) for scale in (scales if isinstance(scales, (list, tuple)) else [scales])]
+    if min(options['scales']) <= 0:
+        raise InputError(f'--scales {scales}: give numbers above 0.')
+    if options.get('is_slide'):
+        crop, stride = options.get('crop_size'), options.get('stride')
+        if not crop or not stride:
+            raise InputError('--is_slide: needs --crop_size W H and --stride W H.')
+        if min(*crop, *stride) < 1 or stride[0] > crop[0] or stride[1] > crop[1]:
+            raise InputError(f'--crop_size {crop} --stride {stride}: give pixels of at least 1, '
+                             'and a stride no larger than the window.')
+    return options

@@ -1,0 +1,147 @@
+"""Evaluation: the counts, the scores, and what happens to images of many sizes."""
+
+import re
+
+import numpy as np
+import paddle
+import pytest
+from paddleseg.datasets import Dataset
+from paddleseg.transforms import Normalize
+from sklearn.metrics import roc_auc_score
+from tiny import NUM_CLASSES, SIZES, call, make_photos, make_recipe, random_net
+
+from paddleseg_semi.core.metrics import Roc
+from paddleseg_semi.core.val import confusion_matrix, evaluate, scores
+from paddleseg_semi.errors import InputError
+
+
+@pytest.fixture
+def photos(tmp_path):
+    make_photos(tmp_path)
+    return tmp_path
+
+
+def dataset(folder):
+    return Dataset('val', str(folder), [Normalize()], NUM_CLASSES, val_path=str(folder / 'val.txt'))
+
+
+def test_confusion_matrix_counts_only_real_labels():
+    label = paddle.to_tensor([0, 0, 1, 1, 2, 255, 3, -1], 'int64')
+    pred = paddle.to_tensor([0, 1, 1, 1, 0, 2, 2, 2], 'int32')
+    expected = [[1, 1, 0], [0, 2, 0], [1, 0, 0]]
+    matrix = confusion_matrix(pred, label, 3)
+    assert matrix.dtype == paddle.int64
+    assert matrix.tolist() == expected
+    assert confusion_matrix(pred, label, 3, ignore_index=1).tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 0]]
+
+
+def test_scores_by_hand():
+    result = scores(np.array([[3, 1, 0], [1, 5, 0], [0, 0, 0]]))  # the third class is neither true nor predicted
+    np.testing.assert_allclose(result.class_iou, [3 / 5, 5 / 7, 0])
+    assert result.miou == pytest.approx((3 / 5 + 5 / 7) / 3)
+    assert result.acc == pytest.approx(0.8)
+    np.testing.assert_allclose(result.class_precision, [3 / 4, 5 / 6, 0])
+    np.testing.assert_allclose(result.class_recall, [3 / 4, 5 / 6, 0])
+    assert result.kappa == pytest.approx((0.8 - 0.52) / 0.48)
+    assert result.mdice == pytest.approx((6 / 8 + 10 / 12) / 3)
+    assert all(np.all(value == 0) for value in scores(np.zeros([3, 3])))
+
+
+def test_evaluate_equals_a_plain_count(photos, capsys):
+    net, data = random_net(), dataset(photos)
+    net.train()
+    net.norm.eval()  # frozen by its owner: it has to stay so
+    miou, acc, class_iou, precision, kappa = evaluate(net, data)
+    assert net.training
+    assert net.drop.training
+    assert not net.norm.training
+
+    matrix = np.zeros([NUM_CLASSES, NUM_CLASSES], int)
+    net.eval()
+    for sample in (data[i] for i in range(len(data))):
+        pred = net(paddle.to_tensor(sample['img'][None]))[0][0].argmax(0).numpy()
+        valid = sample['label'][0] != 255
+        np.add.at(matrix, (sample['label'][0][valid], pred[valid]), 1)
+    expected = scores(matrix)
+    assert len(set(np.nonzero(matrix)[1])) > 1, 'the network predicts one class only: no test'
+    assert (miou, acc, kappa) == (expected.miou, expected.acc, expected.kappa)
+    np.testing.assert_array_equal(class_iou, expected.class_iou)
+    np.testing.assert_array_equal(precision, expected.class_precision)
+
+    out = capsys.readouterr().out
+    assert re.search(rf'\[EVAL\] #Images: {len(SIZES)} mIoU: {miou:.4f} Acc: {acc:.4f} Kappa: -?\d\.\d{{4}} '
+                     r'Dice: \d\.\d{4}\n', out)
+    for name in ('IoU', 'Precision', 'Recall'):
+        assert re.search(rf'\[EVAL\] Class {name}: \n\[', out)
+
+
+@pytest.mark.parametrize('options', [
+    {'num_workers': 2}, {'aug_eval': True, 'scales': [1.0]}, {'precision': 'fp16'},
+    {'is_slide': True, 'crop_size': (64, 64), 'stride': (32, 32)}], ids=lambda options: next(iter(options)))
+def test_ways_that_must_agree(photos, options):
+    net, data = random_net(), dataset(photos)
+    expected = evaluate(net, data, print_detail=False)
+    np.testing.assert_array_equal(evaluate(net, data, print_detail=False, **options)[2], expected[2])
+
+
+def test_augmentation_and_window_change_the_result(photos):
+    net, data = random_net(), dataset(photos)
+    plain = evaluate(net, data, print_detail=False)[1]
+    assert evaluate(net, data, aug_eval=True, scales=[0.5, 1.5], flip_horizontal=True, print_detail=False)[1] != plain
+    assert evaluate(net, data, is_slide=True, crop_size=(24, 16), stride=(16, 9), print_detail=False)[1] != plain
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_damaged_image_is_named(photos, workers):
+    damaged = photos / 'images/three.png'
+    damaged.write_bytes(b'no image')
+    with pytest.raises(InputError, match='images/three.png'):
+        evaluate(random_net(), dataset(photos), num_workers=workers, print_detail=False)
+
+
+def test_mismatches_are_named(photos):
+    with pytest.raises(InputError, match=f'has {NUM_CLASSES} classes'):
+        evaluate(random_net(NUM_CLASSES + 1), dataset(photos), print_detail=False)
+    (photos / 'labels/three.png').write_bytes((photos / 'labels/four.png').read_bytes())
+    with pytest.raises(InputError, match='three.png: the network gives .*the mask is'):
+        evaluate(random_net(), dataset(photos), print_detail=False)
+
+
+def test_area_under_the_curve_equals_the_exact_one():
+    rng = np.random.default_rng(0)
+    for classes in (2, 5):
+        roc, labels, probs = Roc(classes), [], []
+        for shape in ((31, 40), (17, 23)):  # a data set of two sizes
+            logit = rng.normal(size=(1, classes, *shape)).astype('float32') * 4
+            label = np.where(rng.random((1, *shape)) < 0.7, logit.argmax(1), rng.integers(0, classes, (1, *shape)))
+            roc.add(paddle.to_tensor(logit), paddle.to_tensor(label))
+            prob = np.exp(logit.astype('float64'))
+            probs.append((prob / prob.sum(1, keepdims=True))[0].reshape(classes, -1).T)
+            labels.append(label.ravel())
+        labels, probs = np.concatenate(labels), np.concatenate(probs)
+        exact = roc_auc_score(labels, probs[:, 1]) if classes == 2 else roc_auc_score(labels, probs, multi_class='ovr')
+        assert roc.area() == pytest.approx(exact, abs=1e-4)
+
+
+def test_the_tool_writes_a_report(photos, capsys):
+    flags = make_recipe(photos, class_names=['sky', 'road', 'tree', 'car'])
+    assert call('tools/val.py', *flags, '--report_dir', photos / 'results', '--auc_roc') == 0
+    lines = (photos / 'results/recipe.txt').read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ['sky', 'road', 'tree', 'car', 'mIoU']
+    values = [float(line.split()[1]) for line in lines]
+    assert values[-1] == pytest.approx(np.mean(values[:-1]), abs=1e-4)
+    out = capsys.readouterr().out
+    assert f'mIoU: {values[-1]:.4f}' in out
+    assert ' Auc_roc: 0.' in out
+
+
+@pytest.mark.parametrize('flags, word', [
+    (['--is_slide'], '--crop_size'), (['--is_slide', '--crop_size', '8', '8', '--stride', '9', '9'], '--stride'),
+    (['--aug_eval', '--scales', '0'], '--scales'), (['--use_multilabel'], '--use_multilabel'),
+    (['--opts', 'class_names=[1]'], 'class_names'), (['--num_workers', 'two'], '--num_workers')])
+def test_bad_flags_are_one_line(photos, capsys, flags, word):
+    assert call('tools/val.py', *make_recipe(photos), '--report_dir', photos / 'results', *flags) == 2
+    error = capsys.readouterr().err
+    assert word in error
+    assert len(error.splitlines()) == 1
+    assert not (photos / 'results').exists()
