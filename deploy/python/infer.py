@@ -60,10 +60,12 @@ def main(args):
     from paddleseg_semi.errors import InputError
     from paddleseg_semi.runtime import set_device, tune_cpu
 
-    if args.batch_size < 1:
-        raise InputError(f'--batch_size {args.batch_size}: give a whole number of at least 1.')
+    if args.cpu_threads is None:
+        args.cpu_threads = len(os.sched_getaffinity(0))
+    for flag in ('batch_size', 'cpu_threads'):
+        if getattr(args, flag) < 1:
+            raise InputError(f'--{flag} {getattr(args, flag)}: give a whole number of at least 1.')
     args.device = set_device(args.device)
-    args.cpu_threads = args.cpu_threads or len(os.sched_getaffinity(0))
     tune_cpu(args.cpu_threads, not args.no_cpu_tuning)
     if args.use_trt and args.device != 'gpu':
         raise InputError(f'--use_trt True: TensorRT needs a GPU, but the device is {args.device}.')
@@ -224,7 +226,8 @@ class Predictor:
     def _use_cpu(self, config):
         config.set_cpu_math_library_num_threads(self.args.cpu_threads)
         if not self.args.enable_mkldnn:
-            config.disable_mkldnn()  # Paddle 3 switches it on by itself
+            if hasattr(config, 'disable_mkldnn'):  # Paddle 3 switches it on by itself, the oldest 2 cannot switch it
+                config.disable_mkldnn()
             return
         config.enable_mkldnn()
         config.set_mkldnn_cache_capacity(10)  # shapes; without a limit every image size stays in memory
