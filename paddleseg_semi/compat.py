@@ -1,15 +1,12 @@
 """What PaddleSeg gets wrong, repaired in place: one entry per defect, with month and version it was last seen in."""
 
 import inspect
-import os
 import textwrap
-from urllib.parse import urlparse
 
 import paddleseg.utils
 from paddleseg.models import losses
-from paddleseg.utils import logger
 
-from paddleseg_semi.models.weights import load_weights
+from paddleseg_semi.models.weights import load_pretrained
 
 # 2026-11, PaddleSeg 2.8.0: losses mix float32 with int64 or bool in one operation, a TypeError in Paddle 3.
 _UNCAST = [  # (class, method, the term that needs a cast, to what)
@@ -32,9 +29,10 @@ def apply():
         _edit(owner, method, term, f"{term}.astype('{dtype}')")
     # 2026-11, PaddleSeg 2.8.0: DiceLoss turns ignored pixels of its caller's label into class 0, for all that follows.
     _edit(losses.DiceLoss, 'forward', 'labels[labels ==', 'labels = labels.clone(); labels[labels ==')
-    # `paddleseg.utils` re-exports the names of `paddleseg.utils.utils`; models call through either.
+    # 2026-11, PaddleSeg 2.8.0: `pretrained:` goes to `paddle.load`, which executes whatever code the file holds. Models
+    # call through both modules. Vision transformers then read the file again: by that time it has been found harmless.
     for module in (paddleseg.utils, paddleseg.utils.utils):
-        module.load_pretrained_model = load_pretrained_model
+        module.load_pretrained_model = load_pretrained
 
 
 def _edit(owner, name, wrong, right):
@@ -49,24 +47,3 @@ def _edit(owner, name, wrong, right):
     exec(code, method.__globals__, namespace)
     namespace[name].source = source
     setattr(owner, name, namespace[name])
-
-
-def load_pretrained_model(model, pretrained_model):
-    """2026-11, PaddleSeg 2.8.0: `pretrained:` goes to `paddle.load`, which executes whatever code the file holds.
-
-    The vision transformers read the file a second time with `paddle.load`: by then it has passed here.
-
-    Args:
-        model (nn.Layer): the network or backbone.
-        pretrained_model (str|None): a file, or a URL, which PaddleSeg downloads.
-
-    Raises:
-        InputError: see :func:`paddleseg_semi.models.weights.load_weights`.
-    """
-    if pretrained_model is None:
-        logger.info(f'No pretrained weights: {type(model).__name__} starts from random ones.')
-        return
-    path = pretrained_model
-    if not os.path.exists(path) and urlparse(path).netloc:
-        path = paddleseg.utils.utils.download_pretrained_model(path)
-    load_weights(model, path, partial=True)

@@ -1,3 +1,3 @@
 """Networks. Importing fills PaddleSeg's registries."""
 
-from paddleseg_semi.models import discriminator  # noqa: F401
+from paddleseg_semi.models import deeplabv2, discriminator, resnet_caffe  # noqa: F401

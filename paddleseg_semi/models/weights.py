@@ -1,7 +1,10 @@
 """Weights from a file into a network, without executing what the file says."""
 
+import os
+from urllib.parse import urlparse
+
 import numpy as np
-from paddleseg.utils import logger
+from paddleseg.utils import logger, utils
 
 from paddleseg_semi import safe
 from paddleseg_semi.errors import InputError
@@ -26,6 +29,24 @@ def load_weights(model, path, partial=False):
     count = assign(model, safe.load(path), path, partial)
     logger.info(f'{count} of {len(model.state_dict())} tensors of {type(model).__name__} loaded from {path}')
     return count
+
+
+def load_pretrained(model, pretrained):
+    """Loads what fits of the weights that `pretrained:` names in a config.
+
+    Args:
+        model (nn.Layer): the network or backbone.
+        pretrained (str|None): a file, or a URL, which PaddleSeg downloads and keeps.
+
+    Raises:
+        InputError: see :func:`load_weights`.
+    """
+    if pretrained is None:
+        logger.info(f'No pretrained weights: {type(model).__name__} starts from random ones.')
+        return
+    if not os.path.exists(pretrained) and urlparse(pretrained).netloc:
+        pretrained = utils.download_pretrained_model(pretrained)
+    load_weights(model, pretrained, partial=True)
 
 
 def assign(model, state, source, partial=False):

@@ -1,0 +1,103 @@
+"""Turns weights published for PyTorch into a Paddle file. Needs no PyTorch; executes nothing the file says."""
+
+import os
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from cli import Parser, run
+
+COMMON = [  # of every network: batch normalization has other names, DataParallel left a prefix
+    (r'^module\.', ''),
+    (r'running_mean$', '_mean'),
+    (r'running_var$', '_variance'),
+]
+
+
+class Architecture(NamedTuple):
+    """A network whose weights can be converted.
+
+    Attributes:
+        rules (list[tuple[str, str]]): regular expression and replacement, applied in order to each name.
+        classifier (str): a tensor, by its new name, whose first dimension is the number of classes.
+        build (Callable): number of classes -> nn.Layer.
+        hint (str): what the user has to know to use the weights.
+    """
+
+    rules: list
+    classifier: str
+    build: Callable
+    hint: str
+
+
+def _deeplabv2(num_classes):
+    from paddleseg_semi.models.deeplabv2 import DeepLabV2
+    from paddleseg_semi.models.resnet_caffe import ResNet101_caffe
+    return DeepLabV2(num_classes, ResNet101_caffe())
+
+
+ARCHITECTURES = {
+    'deeplabv2_resnet101_caffe': Architecture(
+        rules=[(r'^layer5\.conv2d_list\.', 'head.branches.'), (r'^(?!head\.)', 'backbone.')],
+        classifier='head.branches.0.weight',
+        build=_deeplabv2,
+        hint='Use them with DeepLabV2, backbone ResNet101_caffe, and Normalize with mean [0.4811, 0.4575, 0.4079] and '
+             'std [0.003922, 0.003922, 0.003922]. Trained AdvSemiSeg weights want dilations [6, 12].'),
+}
+
+parser = Parser(__doc__)
+parser.add_argument('--arch', required=True, choices=sorted(ARCHITECTURES), help='the network')
+parser.add_argument('--model_path', required=True, help='the .pth file')
+parser.add_argument('--save_path', required=True, help='the .pdparams file to write')
+
+
+def rename(state, rules):
+    """Gives PyTorch weights their Paddle names.
+
+    Args:
+        state (dict[str, Any]): by PyTorch's names.
+        rules (list[tuple[str, str]]): see :class:`Architecture`.
+
+    Returns:
+        dict[str, Any]: the same values in the same order by Paddle's names, without PyTorch's batch counters.
+    """
+    renamed = {}
+    for name, value in state.items():
+        if name.endswith('num_batches_tracked'):
+            continue
+        for pattern, replacement in COMMON + rules:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    return renamed
+
+
+def main(args):
+    import paddle
+
+    from paddleseg_semi.errors import InputError
+    from paddleseg_semi.models import torch_file
+    from paddleseg_semi.models.weights import assign
+
+    arch = ARCHITECTURES[args.arch]
+    state = rename(torch_file.read(args.model_path), arch.rules)
+    if arch.classifier not in state:
+        raise InputError(f'{args.model_path}: has no classifier ({arch.classifier} in our names), so it is not of '
+                         f'{args.arch}.')
+    net = arch.build(len(state[arch.classifier]))
+    count = assign(net, state, args.model_path)
+    part = args.save_path + '.part'
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(args.save_path)), exist_ok=True)
+        paddle.save(net.state_dict(), part)
+        os.replace(part, args.save_path)
+    except OSError as error:
+        raise InputError(f'--save_path {args.save_path}: cannot be written ({error.strerror}).') from None
+    unused = [name for name in state if name not in net.state_dict()]
+    print(f'{count} tensors converted, {len(state[arch.classifier])} classes'
+          + (f'; {len(unused)} not used, the first is {unused[0]}' if unused else ''))
+    print(arch.hint)
+    print(f'Weights saved to {args.save_path}')
+
+
+if __name__ == '__main__':
+    run(main, parser)
