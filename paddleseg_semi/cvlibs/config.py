@@ -25,6 +25,9 @@ class SemiConfig(Config):
         **flags: batch_size, iters, learning_rate, label_ratio, split_ids and method as given on the command line;
             None leaves the file's value.
 
+    Attributes:
+        by_default (bool): neither file nor flags named the method.
+
     Raises:
         InputError: anything in the file or the flags that cannot be used.
     """
@@ -73,6 +76,7 @@ class SemiConfig(Config):
 
     def _settle_method(self, asked):
         """Chooses the method and lays its base file under the recipe."""
+        self.by_default = False
         if not self.uses_unlabeled:
             if asked not in (None, 'Supervised'):
                 raise InputError(f'--method {asked} needs unlabeled images: add --label_ratio, --split_ids or '
@@ -82,6 +86,7 @@ class SemiConfig(Config):
             return
         own = self.dic.get('method', {}).get('type')
         chosen = asked or own or DEFAULT_METHOD
+        self.by_default = not (asked or own)
         base_file = method_file(chosen)
         base = _read_yaml(base_file) if base_file else {'method': {'type': chosen}}
         if asked and own != base['method']['type']:  # another method's knobs would not fit this one

@@ -1,0 +1,238 @@
+"""Checkpoints: whole or not there at all.
+
+    save_dir/
+      config.yml, split/, train.log, vdlrecords.*.log, pictures/
+      best_model/   model.pdparams, model.pdstates
+      iter_N/       model.pdparams    the deployed network, plain PaddleSeg weights
+                    model.pdopt       {player: optimiser and schedule}, keyed by the parameters' names in the network
+                    model.pdstates    mIoU, Acc, iter; and what identifies the run
+                    method.pdparams   all networks and buffers of the method (in the newest folder only)
+"""
+
+import itertools
+import os
+import re
+import shutil
+
+import paddle
+import yaml
+from paddleseg.utils import logger
+
+from paddleseg_semi import safe
+from paddleseg_semi.errors import InputError, RunError
+
+MODEL, OPTIMIZERS, STATES, METHOD = 'model.pdparams', 'model.pdopt', 'model.pdstates', 'method.pdparams'
+EMA = 'ema_model.pdparams'  # with --use_ema
+_FREE = ('val_dataset', 'test_dataset', 'test_config', 'export', 'class_names')  # cannot change what is trained
+
+
+class Checkpoints:
+    """The folders of one run.
+
+    Args:
+        save_dir (str): the run's folder.
+        identity (dict): 'config' (the recipe), 'split' (digest of the split), 'seed' and 'ranks'; a checkpoint of
+            another identity is not resumed.
+        keep_max (int): how many iter_N folders stay.
+    """
+
+    def __init__(self, save_dir, identity, keep_max=5):
+        self.save_dir, self.identity, self.keep_max = save_dir, identity, keep_max
+
+    def prepare(self, fresh=True):
+        """Makes the folder, writes config.yml, and clears what a killed run left half-done.
+
+        Args:
+            fresh (bool): a new run begins: checkpoints of an earlier one are moved out of its way.
+        """
+        try:
+            os.makedirs(self.save_dir, exist_ok=True)
+            for name in os.listdir(self.save_dir):
+                if name.endswith('.old') and not os.path.exists(self._path(name[1:-4])):
+                    os.rename(self._path(name), self._path(name[1:-4]))
+                elif name.startswith('.') and name.endswith(('.tmp', '.old')):
+                    shutil.rmtree(self._path(name), ignore_errors=True)
+            if fresh:
+                self._put_aside()
+            with open(self._path('config.yml.tmp'), 'w', encoding='utf-8') as file:
+                yaml.safe_dump(self.identity['config'], file, sort_keys=False)
+            os.replace(self._path('config.yml.tmp'), self._path('config.yml'))
+        except OSError as error:
+            raise InputError(f'--save_dir {self.save_dir}: cannot be written ({error.strerror}).') from None
+
+    def _put_aside(self):
+        names = [name for name in os.listdir(self.save_dir)
+                 if re.fullmatch(r'iter_\d+|best_model|ema_best_model|pictures|train\.log', name)]
+        if not any(name.startswith(('iter_', 'best_model')) for name in names):
+            return
+        number = next(n for n in itertools.count(1) if not os.path.exists(self._path(f'earlier_{n}')))
+        os.makedirs(self._path(f'earlier_{number}'))
+        for name in names:
+            os.rename(self._path(name), self._path(f'earlier_{number}', name))
+        logger.warning(f'{self.save_dir} held an earlier run; it is now in {self._path(f"earlier_{number}")}. '
+                       'To go on with a run, add --resume_model latest.')
+
+    def written(self):
+        """list[str]: what a finished run leaves for its user."""
+        iterations = self._iterations()
+        names = [*(f'iter_{n}' for n in iterations[-1:]), 'best_model', 'ema_best_model', 'pictures', 'train.log']
+        return [self._path(name) for name in names if os.path.exists(self._path(name))]
+
+    def save(self, iteration, files):
+        """Writes iter_N, then removes the oldest folders and the method file of the others.
+
+        Args:
+            iteration (int): N.
+            files (dict[str, dict]): file name → content, all of the parts above at least.
+
+        Returns:
+            str: the folder.
+        """
+        folder = self._write(f'iter_{iteration}', {**files, STATES: {**files[STATES], **self._stamp()}})
+        older = [n for n in self._iterations() if n != iteration]
+        for number in older[:max(0, len(older) + 1 - self.keep_max)]:
+            shutil.rmtree(self._path(f'iter_{number}'))
+        for number in self._iterations():
+            heavy = self._path(f'iter_{number}', METHOD)
+            if number != iteration and os.path.exists(heavy):
+                os.remove(heavy)
+        return folder
+
+    def save_best(self, model, states, name='best_model'):
+        return self._write(name, {MODEL: model, STATES: states})
+
+    def find(self, wanted):
+        """The folder --resume_model means.
+
+        Args:
+            wanted (str): an iter_N folder, or 'latest' for the newest whole one of save_dir.
+
+        Returns:
+            str: the folder; None for 'latest' in a run that has not saved yet.
+        """
+        if wanted == 'latest':
+            whole = [n for n in self._iterations() if not self._missing(self._path(f'iter_{n}'))]
+            return self._path(f'iter_{whole[-1]}') if whole else None
+        if not os.path.isdir(wanted):
+            raise InputError(f'--resume_model {wanted}: no such folder. Give an iter_N folder, or "latest".')
+        missing = self._missing(wanted)
+        if missing:
+            raise InputError(f'--resume_model {wanted}: {", ".join(missing)} missing, so it cannot be resumed. '
+                             'Only the newest iter_N folder of a run holds all parts; try --resume_model latest.')
+        return wanted
+
+    def load(self, folder):
+        """Reads a checkpoint of this run.
+
+        Returns:
+            dict[str, dict]: file name → content; tensors as NumPy arrays.
+
+        Raises:
+            InputError: damaged, or of a run with another recipe, split or seed.
+        """
+        states = safe.load(os.path.join(folder, STATES))
+        if not isinstance(states, dict) or 'seed' not in states or 'config' not in states:
+            raise InputError(f'--resume_model {folder}: {STATES} does not come from this suite, so optimisers and '
+                             'data order cannot be restored. Start from its weights instead: model.pretrained.')
+        self._check_identity(folder, states)
+        files = [name for name in (OPTIMIZERS, METHOD, EMA) if os.path.isfile(os.path.join(folder, name))]
+        return {STATES: states, **{name: safe.load(os.path.join(folder, name)) for name in files}}
+
+    def _stamp(self):
+        return {**self.identity, 'config': yaml.safe_dump(self.identity['config'])}
+
+    def _check_identity(self, folder, states):
+        theirs, ours = yaml.safe_load(states['config']), self.identity['config']
+        for key in sorted({*theirs, *ours} - set(_FREE)):
+            different = _first_difference(theirs.get(key), ours.get(key), key)
+            if different:
+                raise InputError(f'--resume_model {folder}: it was trained with {different}. Resume with the same '
+                                 'recipe, or start a new run from its weights (model.pretrained).')
+        for key in ('seed', 'split', 'ranks'):
+            if states[key] != self.identity[key]:
+                raise InputError(f'--resume_model {folder}: it was trained with {key} {states[key]}, not '
+                                 f'{self.identity[key]}. Resume with the same --seed, --label_ratio, --split_ids and '
+                                 'number of cards: another split would leak masks, another order is another run.')
+
+    def _write(self, name, files):
+        """A folder that appears under its name only when all files are in it."""
+        new, old, final = self._path(f'.{name}.tmp'), self._path(f'.{name}.old'), self._path(name)
+        try:
+            shutil.rmtree(new, ignore_errors=True)
+            os.makedirs(new)
+            for file, content in files.items():
+                paddle.save(content, os.path.join(new, file))
+        except OSError as error:
+            shutil.rmtree(new, ignore_errors=True)
+            raise RunError(f'{final}: cannot be saved ({error.strerror or error}). Earlier checkpoints are untouched; '
+                           'free some space and go on with --resume_model latest.') from None
+        if os.path.exists(final):
+            shutil.rmtree(old, ignore_errors=True)
+            os.rename(final, old)
+        os.rename(new, final)
+        shutil.rmtree(old, ignore_errors=True)
+        return final
+
+    def _iterations(self):
+        """Numbers of the iter_N folders, ascending."""
+        found = [re.fullmatch(r'iter_(\d+)', name) for name in os.listdir(self.save_dir)] if os.path.isdir(
+            self.save_dir) else []
+        return sorted(int(match.group(1)) for match in found if match)
+
+    def _missing(self, folder):
+        return [part for part in (MODEL, OPTIMIZERS, STATES, METHOD) if not os.path.isfile(os.path.join(folder, part))]
+
+    def _path(self, *names):
+        return os.path.join(self.save_dir, *names)
+
+
+def _first_difference(theirs, ours, key):
+    """'key: theirs, not ours' at the first leaf where two settings part, or None."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        parts = (_first_difference(theirs.get(k), ours.get(k), f'{key}.{k}') for k in sorted({*theirs, *ours}, key=str))
+        return next((part for part in parts if part), None)
+    if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
+        parts = (_first_difference(a, b, f'{key}[{i}]') for i, (a, b) in enumerate(zip(theirs, ours)))
+        return next((part for part in parts if part), None)
+    return None if theirs == ours else f'{key}: {theirs}, not {ours}'
+
+
+def optimizer_state(layer, optimizer):
+    """State of an optimiser under the parameters' names in the network, so that it fits whatever was built before.
+
+    Args:
+        layer (nn.Layer): what it trains.
+        optimizer (paddle.optimizer.Optimizer): trains it.
+
+    Returns:
+        dict: '<name in the layer>|<accumulator>' → Tensor; 'master_weights' by name; LR_Scheduler as it is.
+    """
+    names = {param.name: name for name, param in layer.named_parameters()}
+    state = {}
+    for key, value in optimizer.state_dict().items():
+        # Paddle's key is <generated name>_<accumulator>, and one generated name may begin another
+        owner = max((name for name in names if key.startswith(name + '_')), key=len, default=None)
+        if key == 'master_weights':
+            state[key] = {names[name]: tensor for name, tensor in value.items()}
+        elif owner:
+            state[f'{names[owner]}|{key[len(owner) + 1:]}'] = value
+        else:
+            state[key] = value
+    return state
+
+
+def restore_optimizer(layer, optimizer, state):
+    """The inverse of `optimizer_state`, for a layer built anew; tensors may be NumPy arrays."""
+    params = {name: param.name for name, param in layer.named_parameters()}
+    restored = {}
+    for key, value in state.items():
+        name, bar, accumulator = key.partition('|')
+        if key == 'master_weights':
+            restored[key] = {params[name]: paddle.to_tensor(array) for name, array in value.items()}
+        elif bar and name not in params:
+            raise InputError(f'model.pdopt: holds a state for "{name}", which this recipe does not have.')
+        elif bar:
+            restored[f'{params[name]}_{accumulator}'] = paddle.to_tensor(value)
+        else:
+            restored[key] = value
+    optimizer.set_state_dict(restored)

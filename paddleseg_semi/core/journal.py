@@ -1,0 +1,136 @@
+"""What a run says: PaddleSeg's log lines, VisualDL's scalars and pictures."""
+
+import math
+import os
+import time
+
+import numpy as np
+import paddle
+from paddleseg.utils import TimeAverager, calculate_eta, logger
+
+from paddleseg_semi.core import pictures
+from paddleseg_semi.errors import RunError
+
+
+class Journal:
+    """Collects what the steps return and speaks every `log_iters` of them; nothing is read from the device between.
+
+    Args:
+        save_dir (str): where train.log, VisualDL's records and pictures/ go.
+        clock (Clock): of the run.
+        epoch_iters (int): iterations per pass over the labeled images, for the epoch shown.
+        batch_size (int): labeled samples per step and rank.
+        log_iters (int): steps per line.
+        writes (bool): False on all ranks but the first.
+    """
+
+    def __init__(self, save_dir, clock, epoch_iters, batch_size, log_iters=10, writes=True):
+        self.save_dir, self.clock, self.epoch_iters = save_dir, clock, max(epoch_iters, 1)
+        self.batch_size, self.log_iters, self.writes = batch_size, log_iters, writes
+        self.window = []
+        self.batch_cost, self.reader_cost = TimeAverager(), TimeAverager()
+        self.vdl = None
+        self.started = time.time()
+
+    def open_vdl(self):
+        """From here on, scalars and pictures go to VisualDL's records too."""
+        from visualdl import LogWriter  # takes a second to import
+        self.vdl = LogWriter(self.save_dir)
+
+    def read_done(self):
+        self.reader_cost.record(time.time() - self.started)
+
+    def step_done(self, losses, stats, rates):
+        """Takes the results of one step; at the end of a window checks and prints them.
+
+        Args:
+            losses, stats (dict[str, Tensor]): as the method returned them.
+            rates (dict[str, float]): learning rate per player.
+        """
+        self.window.append(({k: v.detach() for k, v in losses.items()}, {k: v.detach() for k, v in stats.items()}))
+        self.batch_cost.record(time.time() - self.started, num_samples=self.batch_size)
+        if self.clock.iter % self.log_iters == 0:
+            self.flush(rates)
+        self.started = time.time()
+
+    def flush(self, rates=None):
+        """Reads the window from the device; raises RunError if a loss in it was not finite.
+
+        Args:
+            rates (dict[str, float], optional): None checks only, without a line.
+        """
+        if not self.window:
+            return
+        losses, stats = (_on_host([step[part] for step in self.window]) for part in (0, 1))
+        self._check_finite(losses)
+        if rates is None:
+            return
+        self.window = []
+        losses, stats = ({k: v.mean() for k, v in part.items()} for part in (losses, stats))
+        self._line(sum(losses.values()), {**losses, **stats}, rates)
+
+    def say(self, text):
+        """One line to the console and to train.log."""
+        logger.info(text)
+        if self.writes:
+            with open(os.path.join(self.save_dir, 'train.log'), 'a', encoding='utf-8') as file:
+                file.write(f'{time.strftime("%Y-%m-%d %H:%M:%S")} [INFO]\t{text}\n')
+
+    def evaluated(self, scores):
+        """Records {'mIoU': …, 'Acc': …}."""
+        self._scalars({f'Evaluate/{name}': value for name, value in scores.items()})
+
+    def picture(self, method, batch):
+        """Writes pictures/iter_N.png and the same to VisualDL."""
+        if not self.writes:
+            return
+        image = pictures.strip(method, batch, self.clock)
+        pictures.save(image, os.path.join(self.save_dir, 'pictures', f'iter_{self.clock.iter}.png'))
+        if self.vdl:
+            self.vdl.add_image('Evaluate/strip', image, self.clock.iter)
+
+    def restart_timer(self):
+        """Time spent on evaluation and saving is not part of a batch."""
+        self.started = time.time()
+
+    def close(self):
+        if self.vdl:
+            self.vdl.close()
+
+    def _check_finite(self, losses):
+        for position, step in enumerate(self.window):
+            values = {name: float(losses[name][position]) for name in step[0]}
+            if not all(math.isfinite(value) for value in values.values()):
+                number = self.clock.iter - len(self.window) + position + 1
+                raise RunError(f'iter {number}: a loss is not finite: '
+                               f'{", ".join(f"{k}: {v:.4g}" for k, v in values.items())}. '
+                               'Try a smaller learning rate, or look for damaged images with tools/check_data.py.')
+
+    def _line(self, loss, terms, rates):
+        iteration, clock = self.clock.iter, self.clock
+        batch_cost, reader_cost = self.batch_cost.get_average(), self.reader_cost.get_average()
+        named = ''.join(f'{name}: {value:.4f}, ' for name, value in terms.items())
+        rate = next(iter(rates.values()))
+        self.say(f'[TRAIN] epoch: {(iteration - 1) // self.epoch_iters + 1}, iter: {iteration}/{clock.iters}, '
+                 f'loss: {loss:.4f}, {named}lr: {rate:.6f}, batch_cost: {batch_cost:.4f}, '
+                 f'reader_cost: {reader_cost:.5f}, ips: {self.batch_cost.get_ips_average():.4f} samples/sec | '
+                 f'ETA {calculate_eta(clock.iters - iteration, batch_cost)}')
+        self._scalars({'Train/loss': loss, **{f'Train/{name}': value for name, value in terms.items()},
+                       'Train/lr': rate, **{f'Train/lr_{name}': value for name, value in list(rates.items())[1:]},
+                       'Train/batch_cost': batch_cost, 'Train/reader_cost': reader_cost})
+        self.batch_cost.reset()
+        self.reader_cost.reset()
+
+    def _scalars(self, values):
+        if self.vdl:
+            for tag, value in values.items():
+                self.vdl.add_scalar(tag, float(value), self.clock.iter)
+
+
+def _on_host(steps):
+    """[{name: scalar tensor}] → {name: np.ndarray [steps]}, in one copy from the device."""
+    names = list(steps[0])
+    if not names:
+        return {}
+    values = paddle.stack([step[name].astype('float32').reshape([]) for step in steps for name in names]).numpy()
+    return dict(zip(names, np.asarray(values).reshape(len(steps), len(names)).T))

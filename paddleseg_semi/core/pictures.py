@@ -1,0 +1,71 @@
+"""Show the learning, not only the loss: one strip per evaluation."""
+
+import os
+
+import cv2
+import numpy as np
+from paddleseg.utils.visualize import get_color_map_list
+
+COLUMNS = ('image', 'pseudo label', 'confidence', 'kept', 'prediction', 'truth')
+_BLANK = 64  # gray level of what does not exist for an image: nobody looked at the mask of an unlabeled one
+
+
+def strip(method, batch, clock, rows=2):
+    """A picture of what the method makes of its current batch.
+
+    Args:
+        method (Method): any.
+        batch (dict): as given to `step`.
+        clock (Clock): now.
+        rows (int): unlabeled images shown; one labeled image follows.
+
+    Returns:
+        np.ndarray: [height, width, 3] uint8 RGB: one row per image, the columns of `COLUMNS` with a header.
+    """
+    lines = []
+    if 'unlabeled' in batch:
+        unlabeled = {key: value[:rows] for key, value in batch['unlabeled'].items()}
+        views = [value.numpy() for value in method.explain(unlabeled, clock)]
+        found = method.pseudo_label(unlabeled['weak'], method.deployed)[0].numpy()
+        for img, pseudo, conf, keep, pred in zip(unlabeled['weak'].numpy(), *views, found):
+            blank = np.full((*pred.shape, 3), _BLANK, 'uint8')
+            lines.append([_photo(img), _colors(pseudo), _gray(conf), _gray(keep), _colors(pred), blank])
+    img, label = batch['labeled']['img'][:1], batch['labeled']['label'].numpy()[0]
+    pred = method.pseudo_label(img, method.deployed)[0].numpy()[0]
+    blank = np.full((*label.shape, 3), _BLANK, 'uint8')
+    lines.append([_photo(img.numpy()[0]), blank, blank, blank, _colors(pred), _colors(label)])
+    size = lines[0][0].shape[1::-1]
+    cells = [[cv2.resize(cell, size, interpolation=cv2.INTER_NEAREST) for cell in line] for line in lines]
+    return np.vstack([_header(size[0]), *(np.hstack(line) for line in cells)])
+
+
+def save(picture, path):
+    """Writes an RGB picture as PNG, whole or not at all."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    cv2.imwrite(path + '.tmp.png', picture[:, :, ::-1])
+    os.replace(path + '.tmp.png', path)
+
+
+def _header(width):
+    bar = np.full((18, width * len(COLUMNS), 3), 255, 'uint8')
+    for column, word in enumerate(COLUMNS):
+        cv2.putText(bar, word, (column * width + 4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    return bar
+
+
+def _photo(img):
+    """A normalised image [C, H, W] → uint8 RGB; its mean and deviation are not known here, so it is stretched."""
+    img = img.transpose(1, 2, 0)
+    low, high = img.min(), img.max()
+    gray = ((img - low) / max(high - low, 1e-6) * 255).astype('uint8')
+    return np.broadcast_to(gray, (*gray.shape[:2], 3))
+
+
+def _colors(label):
+    palette = np.array(get_color_map_list(256), 'uint8').reshape(-1, 3)[:256]
+    palette[255] = 255
+    return palette[np.clip(label, 0, 255)]
+
+
+def _gray(value):
+    return np.repeat((np.asarray(value, 'float32') * 255).astype('uint8')[..., None], 3, axis=2)

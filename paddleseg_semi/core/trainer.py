@@ -1,0 +1,186 @@
+"""The loop. It runs any method and never asks which."""
+
+from typing import NamedTuple
+
+import paddle
+from paddleseg.utils import logger, train_profiler
+
+from paddleseg_semi.core import checkpoint, parallel
+from paddleseg_semi.errors import InputError
+
+_AMP_WHITE = {'elementwise_add', 'batch_norm', 'sync_batch_norm'}  # PaddleSeg's lists
+_AMP_BLACK = {'bilinear_interp_v2'}
+
+
+class Player(NamedTuple):
+    """A network, and who trains it."""
+
+    layer: paddle.nn.Layer
+    optimizer: paddle.optimizer.Optimizer
+    schedule: paddle.optimizer.lr.LRScheduler
+
+
+class Precision:
+    """Mixed precision as PaddleSeg has it.
+
+    Args:
+        precision (str): 'fp32' or 'fp16'.
+        level (str): 'O1' or 'O2'.
+    """
+
+    def __init__(self, precision='fp32', level='O1'):
+        self.half, self.level = precision == 'fp16', level
+        self.scaler = paddle.amp.GradScaler(enable=self.half, init_loss_scaling=1024)
+
+    def autocast(self):
+        return paddle.amp.auto_cast(enable=self.half, level=self.level, custom_white_list=_AMP_WHITE,
+                                    custom_black_list=_AMP_BLACK)
+
+
+class Plan(NamedTuple):
+    """When to do what besides stepping.
+
+    Attributes:
+        save_interval (int): iterations between checkpoints (and evaluations).
+        early_stop_intervals (int, optional): stop after so many of them without a better mIoU.
+        profiler_options (str, optional): of PaddleSeg's profiler.
+    """
+
+    save_interval: int = 1000
+    early_stop_intervals: int = None
+    profiler_options: str = None
+
+
+class Trainer:
+    """Trains a method until its clock is full.
+
+    Args:
+        method (Method): the algorithm.
+        streams (dict[str, Iterator]): endless batches per stream of the method.
+        players (dict[str, Player]): who is trained.
+        clock (Clock): where the run is.
+        journal (Journal): what it says.
+        checkpoints (Checkpoints): where it is kept.
+        plan (Plan): intervals.
+        evaluate (Callable, optional): network → (mIoU, Acc), on all ranks.
+        precision (Precision, optional): default: float32.
+        ema (EMA, optional): a follower of the deployed network, evaluated and saved beside it (--use_ema).
+    """
+
+    def __init__(self, method, streams, players, clock, journal, checkpoints, plan, evaluate=None, precision=None,
+                 ema=None):
+        self.method, self.streams, self.players, self.clock = method, streams, players, clock
+        self.journal, self.checkpoints, self.plan = journal, checkpoints, plan
+        self.evaluate, self.ema = evaluate, ema
+        self.precision = precision or Precision()
+        self.best = {'mIoU': -1.0, 'iter': -1, 'ema_mIoU': -1.0}
+        self.scores = {'mIoU': 0.0, 'Acc': 0.0}
+
+    def train(self):
+        """Runs to the end of the clock, or to an early stop."""
+        self.method.train()
+        self.journal.restart_timer()
+        while self.clock.iter < self.clock.iters:
+            batch = {name: next(stream) for name, stream in self.streams.items()}
+            self.journal.read_done()
+            rates = {name: player.optimizer.get_lr() for name, player in self.players.items()}
+            losses, stats = self.step(batch)
+            self.journal.step_done(losses, stats, rates)
+            train_profiler.add_profiler_step(self.plan.profiler_options)
+            if self.clock.iter % self.plan.save_interval == 0 or self.clock.iter == self.clock.iters:
+                self.milestone(batch)
+                if self._stale():
+                    self.journal.say(f'Early stop: no better mIoU for {self.plan.early_stop_intervals} intervals.')
+                    break
+        self.journal.close()
+
+    def step(self, batch):
+        """One update of every player: a single backward of the summed terms."""
+        paddle.seed(self.clock.step_seed())  # dropout and the like, a function of (seed, iter, rank)
+        with self.precision.autocast():
+            losses, stats = self.method.step(batch, self.clock)
+            total = sum(losses.values())
+        scaler = self.precision.scaler
+        scaler.scale(total).backward()
+        for player in self.players.values():
+            parallel.sync_gradients(player.layer)
+            scaler.step(player.optimizer)  # a frozen player has no gradient and does not move
+        scaler.update()
+        for player in self.players.values():
+            player.optimizer.clear_grad(set_to_zero=False)  # zeros would let weight decay move a frozen player
+            plateau = isinstance(player.schedule, paddle.optimizer.lr.ReduceOnPlateau)
+            player.schedule.step(total) if plateau else player.schedule.step()
+        self.clock.tick()
+        self.method.after_update(self.clock)
+        if self.ema is not None:
+            self.ema.update(self.method.deployed, self.clock.iter)
+        return losses, stats
+
+    def milestone(self, batch):
+        """Evaluates, draws and saves. The best model is written first: were the run killed in between, the resumed one
+        would find it and write the same again."""
+        self.journal.flush()
+        parallel.average_statistics(self.method)
+        if self.evaluate:
+            self._evaluate(batch)
+        if self.journal.writes:
+            self.checkpoints.save(self.clock.iter, self.state_dict())
+        parallel.barrier()
+        self.journal.restart_timer()
+
+    def _evaluate(self, batch):
+        self.scores = dict(zip(('mIoU', 'Acc'), map(float, self.evaluate(self.method.deployed)[:2])))
+        self.journal.evaluated(self.scores)
+        if self.scores['mIoU'] > self.best['mIoU']:
+            self.best.update(mIoU=self.scores['mIoU'], iter=self.clock.iter)
+            self._save_best(self.method.deployed, self.scores, 'best_model')
+        self.journal.say(f'[EVAL] The model with the best validation mIoU ({self.best["mIoU"]:.4f}) was saved at iter '
+                         f'{self.best["iter"]}.')
+        if self.ema is not None:
+            miou, acc = map(float, self.evaluate(self.ema.net)[:2])
+            if miou > self.best['ema_mIoU']:
+                self.best['ema_mIoU'] = miou
+                self._save_best(self.ema.net, {'mIoU': miou, 'Acc': acc}, 'ema_best_model')
+        self.journal.picture(self.method, batch)
+
+    def _save_best(self, net, scores, name):
+        if self.journal.writes:
+            self.checkpoints.save_best(net.state_dict(), {**scores, 'iter': self.clock.iter}, name)
+
+    def _stale(self):
+        patience = self.plan.early_stop_intervals
+        return bool(self.evaluate and patience and
+                    self.clock.iter - self.best['iter'] >= patience * self.plan.save_interval)
+
+    def state_dict(self):
+        """dict[str, dict]: file name → what a checkpoint holds in it."""
+        files = {
+            checkpoint.MODEL: self.method.deployed.state_dict(),
+            checkpoint.OPTIMIZERS: {name: checkpoint.optimizer_state(player.layer, player.optimizer)
+                                    for name, player in self.players.items()},
+            checkpoint.STATES: {**self.scores, 'iter': self.clock.iter, 'best': self.best,
+                                'scaler': self.precision.scaler.state_dict()},
+            checkpoint.METHOD: self.method.state_dict(),
+        }
+        return files if self.ema is None else {**files, checkpoint.EMA: self.ema.net.state_dict()}
+
+    def resume(self, folder):
+        """Takes over where a checkpoint left off. Call before the streams are read.
+
+        Args:
+            folder (str): an iter_N folder of a run with the same recipe, split and seed.
+        """
+        files = self.checkpoints.load(folder)
+        states = files[checkpoint.STATES]
+        self.method.set_state_dict(files[checkpoint.METHOD])
+        for name, player in self.players.items():
+            checkpoint.restore_optimizer(player.layer, player.optimizer, files[checkpoint.OPTIMIZERS][name])
+        if self.ema is not None:
+            if checkpoint.EMA not in files:
+                raise InputError(f'--resume_model {folder}: has no {checkpoint.EMA}: that run was without --use_ema.')
+            self.ema.net.set_state_dict(files[checkpoint.EMA])
+        if states['scaler']:
+            self.precision.scaler.load_state_dict(states['scaler'])
+        self.best, self.scores = states['best'], {key: states[key] for key in ('mIoU', 'Acc')}
+        self.clock.iter = states['iter']
+        logger.info(f'Resumed from {folder} at iter {self.clock.iter}')

@@ -1,0 +1,165 @@
+"""From a recipe to the objects of a run."""
+
+import copy
+import os
+
+import paddle
+from paddleseg.cvlibs import SegBuilder, manager
+
+from paddleseg_semi.core.trainer import Player
+from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.datasets import checks
+from paddleseg_semi.datasets.split import Split
+from paddleseg_semi.datasets.streams import EndlessSampler, LabeledStream, UnlabeledStream, batches
+from paddleseg_semi.errors import InputError
+from paddleseg_semi.methods.base import Task
+from paddleseg_semi.models.weights import load_weights
+
+_REGISTRIES = [manager.MODELS, manager.BACKBONES, manager.DATASETS, manager.TRANSFORMS, manager.LOSSES,
+               manager.OPTIMIZERS, METHODS]
+
+
+class SemiBuilder(SegBuilder):
+    """PaddleSeg's builder, plus split, streams, method and players.
+
+    Build a whole run inside one `paddle.utils.unique_name.guard()`.
+
+    Args:
+        config (SemiConfig): the recipe.
+        seed (int): of split, order and everything drawn in training.
+        rank, ranks (int): this process and how many there are.
+    """
+
+    def __init__(self, config, seed=0, rank=0, ranks=1):
+        super().__init__(config, _REGISTRIES)
+        self.seed, self.rank, self.ranks = seed, rank, ranks
+        self._built = 0
+        for section in (config.train_dataset_cfg, config.val_dataset_cfg):
+            checks.list_files(section)
+
+    def build_component_impl(self, component_class, *args, **kwargs):
+        try:
+            return component_class(*args, **kwargs)
+        except InputError:
+            raise
+        except (AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f'{component_class.__name__}: {" ".join(str(error).split())}') from error
+
+    def build_component(self, cfg):
+        try:
+            return super().build_component(cfg)
+        except RuntimeError as error:  # PaddleSeg wraps whatever went wrong inside, several times if nested
+            cause = error
+            while cause is not None and not isinstance(cause, InputError):
+                cause = cause.__context__
+            raise cause or InputError(" ".join(str(error).split())) from error
+
+    def new_model(self):
+        """A freshly initialised model of the recipe, under parameter names of its own."""
+        self._built += 1
+        self.__dict__.pop('model', None)  # PaddleSeg caches it there
+        with paddle.utils.unique_name.guard(f'net{self._built}_'):
+            model = self.model
+        if self.ranks > 1 and 'gpu' in paddle.get_device():
+            model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return paddle.jit.to_static(model) if self.config.to_static_training else model
+
+    def load_weights(self, model, path):
+        """Loads a trained network; InputError if the file does not fit it."""
+        return load_weights(model, path)
+
+    def split(self):
+        """Split: which images keep their masks; None when all of them do."""
+        semi, base = self.config.semi_cfg, self.train_dataset
+        raw = (semi.get('unlabeled') or {}).get('files')
+        split = None
+        if semi.get('split'):
+            if not os.path.exists(semi['split']):
+                raise InputError(f'--split_ids {semi["split"]}: no such file or folder.')
+            split = Split.read(semi['split'], base, semi.get('label_ratio'))
+        elif semi.get('label_ratio') is not None:
+            split = Split.draw(base, semi['label_ratio'], self.seed)
+        return Split.with_raw(base, raw, split) if raw else split
+
+    def check_data(self, split):
+        """The cheap checks of the data, before anything is trained."""
+        val = self.val_dataset if self.config.val_dataset_cfg else None
+        checks.quick(self.train_dataset, split, val, checks.list_files(self.config.train_dataset_cfg),
+                     checks.list_files(self.config.val_dataset_cfg) if val is not None else None)
+
+    def method(self):
+        """Method: the networks and the algorithm."""
+        base = self.train_dataset
+        cfg = dict(self.config.dic['method'])
+        task = Task(self.new_model, self.loss, base.num_classes, base.ignore_index)
+        method_class = METHODS[cfg.pop('type')]
+        return self.build_component_impl(method_class, task, **{
+            key: self.build_component(value) if self.is_meta_type(value) else value for key, value in cfg.items()})
+
+    def players(self, method):
+        """dict[str, Player]: optimiser and schedule of each; its own sections, or else the recipe's top-level ones."""
+        settings = self.config.dic.get('players') or {}
+        layers = method.players()
+        for name in settings:
+            if name not in layers:
+                raise InputError(f'players.{name}: {type(method).__name__} has no such player; it has '
+                                 f'{", ".join(layers)}.')
+        return {name: self._player(layer, settings.get(name, {})) for name, layer in layers.items()}
+
+    def _player(self, layer, sections):
+        config = copy.copy(self.config)
+        config.dic = {**config.dic, **sections}
+        builder = _PlayerBuilder(config, self.comp_list)
+        builder.layer = layer
+        _check_groups(layer, config.optimizer_cfg)
+        optimizer = builder.optimizer
+        return Player(layer, optimizer, builder.lr_scheduler)
+
+    def stream_sizes(self, method, split, repeats=1):
+        """dict[str, tuple]: stream → (dataset, batch size); an epoch shows a labeled image `repeats` times."""
+        base = self.train_dataset
+        unlabeled = self.config.semi_cfg.get('unlabeled') or {}
+        labeled = LabeledStream(base, list(range(len(base.file_list)) if split is None else split.labeled) * repeats)
+        makers = {'labeled': lambda: (labeled, self.config.batch_size),
+                  'unlabeled': lambda: (self._unlabeled(split, unlabeled),
+                                        unlabeled.get('batch_size') or self.config.batch_size)}
+        sizes = {name: makers[kind]() for name, kind in method.streams.items()}
+        for name, (stream, batch_size) in sizes.items():
+            if len(stream) < batch_size * self.ranks:
+                raise InputError(f'The {name} stream has {len(stream)} images, fewer than one batch of {batch_size} on '
+                                 f'{self.ranks} ranks. Raise --label_ratio or lower batch_size.')
+        return sizes
+
+    def _unlabeled(self, split, settings):
+        base = self.train_dataset
+        weak = [self.build_component(op) for op in settings.get('weak') or []] or base.transforms.transforms
+        strong = [self.build_component(op) for op in settings.get('strong') or []]
+        return UnlabeledStream(split.unlabeled, weak, strong, settings.get('views', 0), base.transforms.img_channels)
+
+    def streams(self, sizes, start=0, num_workers=0):
+        """dict[str, Iterator]: endless batches, beginning with number `start`."""
+        return {name: batches(stream, EndlessSampler(len(stream), batch_size, (self.seed, number), self.rank,
+                                                     self.ranks, start), num_workers)
+                for number, (name, (stream, batch_size)) in enumerate(sizes.items())}
+
+
+class _PlayerBuilder(SegBuilder):
+    """PaddleSeg's optimiser and schedule for a layer that is there already."""
+
+    layer = None
+
+    @property
+    def model(self):
+        return self.layer
+
+
+def _check_groups(layer, optimizer_cfg):
+    """An optimiser group that matches nothing is an IndexError deep in Paddle."""
+    names = [name for name, param in layer.named_parameters() if not param.stop_gradient]
+    taken = set()
+    for group in optimizer_cfg.get('custom_cfg') or []:
+        matching = {name for name in names if group['name'] in name} - taken
+        if not matching:
+            raise InputError(f'optimizer.custom_cfg: no parameter of {type(layer).__name__} has "{group["name"]}" in '
+                             f'its name (or an earlier group took them). Names begin like {names[0]}, {names[-1]}.')
+        taken |= matching

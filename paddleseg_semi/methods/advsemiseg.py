@@ -1,0 +1,99 @@
+"""AdvSemiSeg (Hung et al., "Adversarial Learning for Semi-Supervised Semantic Segmentation", BMVC 2018)."""
+
+import paddle
+import paddle.nn.functional as F
+
+from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.losses.adversarial import fool, one_hot, tell_apart, trusted
+from paddleseg_semi.losses.masked import masked_cross_entropy
+from paddleseg_semi.methods.base import Method
+from paddleseg_semi.models.discriminator import Discriminator
+from paddleseg_semi.models.modes import evaluating, frozen
+
+
+@METHODS.add_component
+class AdvSemiSeg(Method):
+    """A discriminator learns to tell label maps from predictions; the segmenter learns to fool it, and where it does
+    so on unlabeled images, trains on its own prediction.
+
+    Both are updated once per batch, the discriminator on the predictions made before the segmenter's update.
+
+    Args:
+        task (Task): what is to be learned.
+        lambda_adv (float): weight of the adversarial term on labeled images.
+        lambda_semi_adv (float): the same on unlabeled images.
+        lambda_semi (float): weight of the self-training cross entropy.
+        mask_threshold (float): T_semi, the confidence, 0..1, from which a pixel trains on its prediction.
+        semi_start (int|float): when self-training starts, in updates (5000) or as a share of the run (0.25).
+        semi_start_adv (int|float): when unlabeled images come in at all.
+        d_remain (bool): the discriminator also sees predictions on unlabeled images as fakes.
+        ndf (int): channels of its first layer.
+        reference_quirks (bool): as the published code, drop the adversarial term of a batch in which no pixel is
+            trusted, and let padding count as image.
+    """
+
+    streams = {'labeled': 'labeled', 'unlabeled': 'unlabeled', 'ground_truth': 'labeled'}
+
+    def __init__(self, task, lambda_adv=0.01, lambda_semi_adv=0.001, lambda_semi=0.1, mask_threshold=0.2,
+                 semi_start=0.25, semi_start_adv=0.25, d_remain=False, ndf=64, reference_quirks=False):
+        super().__init__(task)
+        self.discriminator = Discriminator(task.num_classes, ndf)
+        self.lambda_adv, self.lambda_semi_adv, self.lambda_semi = lambda_adv, lambda_semi_adv, lambda_semi
+        self.mask_threshold, self.semi_start, self.semi_start_adv = mask_threshold, semi_start, semi_start_adv
+        self.d_remain, self.reference_quirks = d_remain, reference_quirks
+
+    def players(self):
+        return {'model': self.model, 'discriminator': self.discriminator}
+
+    def step(self, batch, clock):
+        labeled = batch['labeled']
+        known = labeled['label'] != self.ignore_index                                       # [N, H, W]
+        semi, semi_adv, fake_u, stats = self._unlabeled(batch['unlabeled'], clock)          # eq. 4 and 5 on X_u
+
+        logits = self.model(labeled['img'])
+        prob = F.softmax(logits[0], axis=1)                                                 # [N, C, H, W]
+        with frozen(self.discriminator):
+            d_labeled = self.discriminator(prob)                                            # [N, 1, H, W]
+        losses = {'sup': self.supervised(labeled, logits),
+                  'adv': self.lambda_adv * fool(d_labeled, known),
+                  'semi_adv': semi_adv, 'semi': semi}
+
+        fake, keep_fake = prob.detach(), known                                              # eq. 2
+        if self.d_remain and fake_u is not None:
+            fake, keep_fake = paddle.concat([fake, fake_u[0]]), paddle.concat([known, fake_u[1]])
+        real_label = batch['ground_truth']['label']
+        keep_real = real_label != self.ignore_index
+        d_real = self.discriminator(one_hot(real_label, self.num_classes, keep_real))
+        real_term, fake_term = tell_apart(d_real, keep_real, self.discriminator(fake), keep_fake)
+        losses.update(disc_fake=fake_term / 2, disc_real=real_term / 2)
+
+        stats.update(d_labeled=F.sigmoid(d_labeled.detach()).mean(), d_real=F.sigmoid(d_real.detach()).mean())
+        return losses, stats
+
+    def _unlabeled(self, unlabeled, clock):
+        """The terms of unlabeled images, what the discriminator sees of them, and statistics."""
+        zero = paddle.zeros([])
+        if not clock.reached(self.semi_start_adv) or self.lambda_semi <= 0 and self.lambda_semi_adv <= 0:
+            return zero, zero, None, {'kept': zero, 'd_unlabeled': zero}
+        valid = paddle.ones_like(unlabeled['valid']) if self.reference_quirks else unlabeled['valid']
+        logit = self.model(unlabeled['weak'])[0]                                            # [N, C, H, W]
+        prob = F.softmax(logit, axis=1)
+        with frozen(self.discriminator):
+            d_logits = self.discriminator(prob)                                             # [N, 1, H, W]
+        conf, trust = trusted(d_logits, self.mask_threshold)                                # [N, H, W]
+        semi, semi_adv = zero, self.lambda_semi_adv * fool(d_logits, valid)
+        keep = paddle.zeros_like(valid)
+        if self.lambda_semi > 0 and clock.reached(self.semi_start):
+            keep = trust & valid
+            semi = self.lambda_semi * masked_cross_entropy(logit, prob.detach().argmax(1), keep)
+            if self.reference_quirks:
+                semi_adv = semi_adv * keep.any().astype(semi_adv.dtype)
+        return semi, semi_adv, (prob.detach(), valid), {'kept': keep.astype('float32').mean(),
+                                                        'd_unlabeled': conf.mean()}
+
+    def explain(self, unlabeled, clock):
+        with evaluating(self.model), paddle.no_grad():
+            prob = F.softmax(self.model(unlabeled['weak'])[0], axis=1)
+            conf, trust = trusted(self.discriminator(prob), self.mask_threshold)
+        started = paddle.full_like(trust, clock.reached(self.semi_start))
+        return prob.argmax(1), conf, trust & unlabeled['valid'] & started

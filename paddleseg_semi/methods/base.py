@@ -1,0 +1,122 @@
+"""What the trainer knows of a method, and the words methods share."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+from paddleseg.core.train import loss_computation
+
+from paddleseg_semi.errors import InputError
+from paddleseg_semi.models.modes import evaluating
+
+
+class Task(NamedTuple):
+    """What is to be learned, whatever the method.
+
+    Attributes:
+        new_model (Callable): builds a freshly initialised PaddleSeg model of the recipe.
+        losses (dict): PaddleSeg's {'types': [...], 'coef': [...]}, one per output of the model in train mode.
+        num_classes (int): C.
+        ignore_index (int): the label that counts nowhere.
+    """
+
+    new_model: Callable
+    losses: dict
+    num_classes: int
+    ignore_index: int = 255
+
+
+class Method(nn.Layer):
+    """A training algorithm: batch in, named weighted losses out.
+
+    What must survive a restart is a sub-layer, a parameter or a buffer of the method; there is no other state.
+
+    Args:
+        task (Task): what is to be learned.
+
+    Attributes:
+        streams (dict[str, str]): name → kind ('labeled' or 'unlabeled') of the streams a batch must hold. Two of one
+            kind are shuffled independently.
+    """
+
+    streams = {'labeled': 'labeled', 'unlabeled': 'unlabeled'}
+
+    def __init__(self, task):
+        super().__init__()
+        self.model = task.new_model()
+        self.sup_losses = task.losses
+        self.num_classes, self.ignore_index = task.num_classes, task.ignore_index
+
+    def step(self, batch, clock):
+        """One batch.
+
+        Args:
+            batch (dict[str, dict[str, Tensor]]): stream → key → tensor, see `datasets/streams.py`.
+            clock (Clock): for schedules and random draws.
+
+        Returns:
+            tuple[dict[str, Tensor], dict[str, Tensor]]: loss terms, weights included, whose sum is minimised; and
+            statistics for the log. Scalars, under the same names in every step.
+        """
+        raise NotImplementedError
+
+    def players(self):
+        """dict[str, nn.Layer]: what is trained by an optimiser of its own."""
+        return {'model': self.model}
+
+    def after_update(self, clock):
+        """Called after the optimisers' step, for EMA and other slow followers."""
+
+    @property
+    def deployed(self):
+        """nn.Layer: the network that is evaluated, written to model.pdparams and exported."""
+        return self.model
+
+    def supervised(self, labeled, logits=None):
+        """The loss on labeled images as PaddleSeg computes it: auxiliary heads, edges and mixed losses included.
+
+        Args:
+            labeled (dict[str, Tensor]): a batch of the labeled stream.
+            logits (list[Tensor], optional): outputs of the model in train mode, if they are there already.
+
+        Returns:
+            Tensor: scalar.
+        """
+        logits = self.model(labeled['img']) if logits is None else logits
+        if hasattr(self.model, 'loss_computation'):
+            return sum(self.model.loss_computation(logits, self.sup_losses, labeled))
+        if len(logits) != len(self.sup_losses['types']):
+            raise InputError(f'loss: {len(self.sup_losses["types"])} losses for the {len(logits)} outputs of '
+                             f'{type(self.model).__name__}. Give one coef per output.')
+        return sum(loss_computation(logits, labeled['label'], labeled.get('edge'), self.sup_losses))
+
+    def pseudo_label(self, img, net=None):
+        """What a network in eval mode says about images, without gradient; its mode is restored.
+
+        Args:
+            img (Tensor): [N, 3, H, W].
+            net (nn.Layer, optional): default: the model.
+
+        Returns:
+            tuple[Tensor, Tensor]: pseudo labels [N, H, W] int64 and their probability [N, H, W] float32, 0..1.
+        """
+        net = net or self.model
+        with evaluating(net), paddle.no_grad():
+            prob = F.softmax(net(img)[0], axis=1)
+            pseudo = prob.argmax(1)
+            return pseudo, prob.take_along_axis(pseudo.unsqueeze(1), 1).squeeze(1)
+
+    def explain(self, unlabeled, clock):
+        """What the method makes of a batch without masks, for the pictures.
+
+        Args:
+            unlabeled (dict[str, Tensor]): a batch of the unlabeled stream.
+            clock (Clock): now.
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor]: pseudo [N, H, W] int64, conf [N, H, W] float32 in 0..1, keep [N, H, W] bool.
+        """
+        pseudo, conf = self.pseudo_label(unlabeled['weak'])
+        return pseudo, conf, unlabeled['valid']

@@ -1,0 +1,14 @@
+"""Labeled images only: PaddleSeg's own training, and the baseline every method has to beat."""
+
+from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.methods.base import Method
+
+
+@METHODS.add_component
+class Supervised(Method):
+    """Trains on the labeled stream alone; masks of the others are not used."""
+
+    streams = {'labeled': 'labeled'}
+
+    def step(self, batch, clock):
+        return {'sup': self.supervised(batch['labeled'])}, {}
