@@ -28,7 +28,9 @@ def read(path):
     """
     try:
         with open(path, 'rb') as file:
-            content, storages = (_read_zip if zipfile.is_zipfile(file) else _read_legacy)(file)
+            zipped = zipfile.is_zipfile(file)
+            file.seek(0)
+            content, storages = (_read_zip if zipped else _read_legacy)(file)
         dicts = [content, *content.values()] if isinstance(content, dict) else []
         weights = [{name: value.array(storages) for name, value in found.items() if isinstance(value, _Tensor)}
                    for found in dicts if isinstance(found, dict)]
@@ -93,9 +95,10 @@ class _Tensor:
             raise ValueError(f'a tensor of {list(self.size)} reaches beyond its storage')
         view = np.lib.stride_tricks.as_strided(
             numbers, self.size, [step * numbers.itemsize for step in self.stride], writeable=False)
+        array = view.astype(view.dtype.newbyteorder('='), order='C')
         if name == 'BFloat16':  # the upper half of a float32
-            return (view.astype('u4') << 16).view('f4')
-        return view.astype(view.dtype.newbyteorder('='))  # a copy, contiguous
+            array = (array.astype('u4') << 16).view('f4')
+        return array
 
 
 class _TorchUnpickler(Unpickler):
