@@ -69,7 +69,42 @@ def test_what_is_built_on_it():
     teacher = x.detach() * 2
     soft = -(F.softmax(teacher, 1) * F.log_softmax(x, 1)).sum(1).numpy()
     close(LOSSES['DistillCrossEntropyLoss']()(x, teacher, y), soft[label != 255].mean())
-    assert np.isfinite(float(LOSSES['OhemCrossEntropyLoss'](min_kept=3)(x, y)))
+
+
+@pytest.mark.parametrize('min_kept, thresh', [(20, 0.1), (20, 0.6), (1000, 0.1)])
+def test_ohem_by_hand(min_kept, thresh):
+    """The mean over pixels less sure than `thresh`, or than the `min_kept`-th least sure one."""
+    logits, label = example()
+    valid = label != 255
+    prob = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    prob = np.take_along_axis(prob, np.where(valid, label, 0)[:, None], 1)[:, 0][valid]
+    if min_kept < valid.sum():
+        prob = prob[prob < max(thresh, np.sort(prob)[min_kept - 1])]
+    loss = LOSSES['OhemCrossEntropyLoss'](thresh=thresh, min_kept=min_kept)(tensor(logits), tensor(label))
+    close(loss, -np.log(prob).mean())
+
+
+@pytest.mark.parametrize('name, options, extra', [
+    ('OhemEdgeAttentionLoss', {'edge_threshold': 0., 'min_kept': 20}, 'edge'),
+    ('PointCrossEntropyLoss', {}, 'points'),
+    ('RelaxBoundaryLoss', {}, None),
+    ('RMILoss', {'num_classes': 4}, None),
+    ('DualTaskLoss', {}, None),
+])
+def test_the_other_losses_that_mixed_types(name, options, extra):
+    rng = np.random.default_rng(0)
+    label = rng.integers(4, size=(2, 24, 24))
+    label[:, :3] = 255
+    x = tensor(rng.normal(size=(2, 4, 24, 24)).astype('float32'), grad=True)
+    logits = x
+    if extra == 'edge':
+        logits = [x, tensor(np.ones((2, 1, 24, 24), 'float32'))]
+    elif extra == 'points':
+        x = tensor(rng.normal(size=(2, 4, 30)).astype('float32'), grad=True)
+        logits = [x, tensor(rng.random((2, 30, 2)).astype('float32'))]
+    loss = LOSSES[name](**options)(logits, tensor(label))
+    loss.backward()
+    assert np.isfinite(loss.numpy()).all() and np.isfinite(x.grad.numpy()).all() and x.grad.numpy().any()
 
 
 def test_dice_leaves_the_label_alone():
