@@ -89,11 +89,14 @@ def build_network(args):
     from paddleseg.utils import logger
 
     from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
+    from paddleseg_semi.errors import InputError
     from paddleseg_semi.runtime import set_device, tune_cpu
     set_device(args.device)
     tune_cpu(args.cpu_threads, not args.no_cpu_tuning)
     layout = ['model.data_format=NHWC'] if args.data_format == 'NHWC' else []
     config = SemiConfig(args.config, opts=[*(args.opts or []), *layout])
+    if not config.val_dataset_cfg:
+        raise InputError(f'{args.config}: has no val_dataset, whose transforms an image passes before the network.')
     builder = SemiBuilder(config)
     model = builder.model
     if args.model_path:

@@ -77,6 +77,9 @@ def main(args):
     fixed = deploy['input_shape'][0]
     if fixed not in (-1, None) and args.batch_size > fixed:
         raise InputError(f'--batch_size {args.batch_size}: the model was exported for batches of {fixed}.')
+    if deploy['output_op'] == 'argmax' and any('Resize' in type(op).__name__ for op in deploy['transforms'].transforms):
+        logger.info('The model gives classes, so they are resized to the photo by nearest neighbour; an export with '
+                    '--output_op none gives the finer borders of tools/predict.py.')
     predictor = Predictor(args, deploy, lambda: batches(images, deploy, args.batch_size, defaultdict(float)))
 
     color_map = visualize.get_color_map_list(256)

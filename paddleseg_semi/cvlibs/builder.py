@@ -2,6 +2,7 @@
 
 import copy
 import os
+from functools import cached_property
 
 import paddle
 from paddleseg.cvlibs import SegBuilder, manager
@@ -34,8 +35,16 @@ class SemiBuilder(SegBuilder):
         super().__init__(config, _REGISTRIES)
         self.seed, self.rank, self.ranks = seed, rank, ranks
         self._built = 0
-        for section in (config.train_dataset_cfg, config.val_dataset_cfg):
-            checks.list_files(section)
+
+    @cached_property
+    def train_dataset(self):
+        checks.list_files(self.config.train_dataset_cfg)
+        return super().train_dataset
+
+    @cached_property
+    def val_dataset(self):
+        checks.list_files(self.config.val_dataset_cfg)
+        return super().val_dataset
 
     def build_component_impl(self, component_class, *args, **kwargs):
         try:

@@ -84,6 +84,20 @@ def test_older_spellings_and_fastdeploy(photos):
     assert yaml.safe_load(deploy.read_text())['Deploy']['output_op'] == 'none'
 
 
+def test_no_data_set_is_needed(photos):
+    recipe = make_recipe(photos)
+    (photos / 'val.txt').unlink()
+    assert call('tools/export.py', *recipe, '--save_dir', photos / 'static') == 0
+    assert call('tools/predict.py', *recipe, '--image_path', photos / 'images', '--save_dir', photos / 'result') == 0
+    assert call('tools/val.py', *recipe, '--report_dir', photos / 'results') == 2
+
+
+def test_a_recipe_without_transforms_is_refused(photos, capsys):
+    assert call('tools/export.py', *make_recipe(photos, val_dataset={}), '--save_dir', photos / 'static') == 2
+    assert 'val_dataset' in capsys.readouterr().err
+    assert not (photos / 'static').exists()
+
+
 def test_an_export_that_fails_leaves_the_old_one(tmp_path):
     class Odd(paddle.nn.Layer):
         def forward(self, x):
@@ -123,9 +137,10 @@ def test_infer_equals_predict(photos, output_op, transforms, batch, onednn):
         assert (inferred[name] == predicted[name]).mean() > 0.999, name
 
 
-def test_resized_classes_keep_the_photos_size(photos):
+def test_resized_classes_keep_the_photos_size(photos, capsys):
     _, deploy = exported(photos, transforms=[RESIZE])
     assert infer(photos, deploy) == 0
+    assert 'nearest neighbour' in capsys.readouterr().out
     assert {name: mask.shape for name, mask in results(photos / 'inferred').items()} == SIZES
 
 

@@ -1,6 +1,8 @@
 """Evaluation: the counts, the scores, and what happens to images of many sizes."""
 
 import re
+import subprocess
+import sys
 
 import numpy as np
 import paddle
@@ -105,6 +107,25 @@ def test_mismatches_are_named(photos):
     (photos / 'labels/three.png').write_bytes((photos / 'labels/four.png').read_bytes())
     with pytest.raises(InputError, match='three.png: the network gives .*the mask is'):
         evaluate(random_net(), dataset(photos), print_detail=False)
+
+
+def test_two_ranks_count_what_one_counts(photos):
+    script = photos / 'rank.py'
+    script.write_text(f"""
+import sys
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+import paddle.distributed as dist
+from test_val import dataset
+from tiny import random_net
+from paddleseg_semi.core.val import evaluate
+result = evaluate(random_net(), dataset(Path({str(photos)!r})))
+Path({str(photos)!r}, f'rank{{dist.get_rank()}}of{{dist.get_world_size()}}').write_text(repr(result))
+""")
+    subprocess.run([sys.executable, '-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_dir',
+                    photos / 'log', script], check=True, capture_output=True, timeout=120)
+    expected = repr(evaluate(random_net(), dataset(photos)))
+    assert [(photos / f'rank{rank}of2').read_text() for rank in range(2)] == [expected] * 2
 
 
 def test_area_under_the_curve_equals_the_exact_one():
