@@ -9,9 +9,8 @@ import numpy as np
 
 CLASSES = ('background', 'disc', 'box', 'triangle', 'star', 'ring')
 PALETTE = ((0, 0, 0), (230, 80, 70), (70, 130, 230), (90, 190, 90), (240, 190, 60), (160, 90, 200))  # RGB
-_HUES = (0, 5, 60, 100, 30, 140)  # of OpenCV: 0..180
 _PATTERNS = ('plain', 'stripes', 'checks', 'cloud')
-_TYPICAL = (0, 0, 1, 2, 3, 1)  # the pattern of a class
+_LOOKS = ((), (0, 'plain'), (105, 'stripes'), (65, 'checks'), (28, 'cloud'), (145, 'stripes'))  # hue 0..180, pattern
 _SCALE = 2  # drawn larger and shrunk, so that edges are soft as behind a lens
 
 
@@ -26,17 +25,17 @@ def scene(rng, width, height):
         image [H, W, 3] uint8, BGR as OpenCV has it; mask [H, W] uint8, positions in `CLASSES`.
     """
     w, h = width * _SCALE, height * _SCALE
-    image = _surface(rng, w, h, rng.uniform(0, 180), rng.choice(_PATTERNS), saturation=rng.uniform(10, 110))
+    image = _surface(rng, w, h, rng.uniform(0, 180), rng.choice(_PATTERNS), saturation=rng.uniform(0, 70))
     mask = np.zeros([h, w], 'uint8')
     for _ in range(rng.integers(4, 10)):
         _scribble(rng, image)
     for _ in range(rng.integers(3, 7)):
         cls = int(rng.integers(1, len(CLASSES)))
         _put(rng, image, mask, _shape(rng, cls, w, h), cls)
-        if rng.random() < 0.45:
+        if rng.random() < 0.15:
             _put(rng, image, mask, _decoy(rng, w, h), 0)
     image = cv2.resize(_light(rng, image), (width, height), interpolation=cv2.INTER_AREA)
-    image += rng.normal(0, rng.uniform(2, 10), image.shape)
+    image += rng.normal(0, rng.uniform(2, 7), image.shape)
     return np.clip(image, 0, 255).astype('uint8'), mask[_SCALE // 2::_SCALE, _SCALE // 2::_SCALE].copy()
 
 
@@ -55,7 +54,7 @@ def _pattern(rng, w, h, kind):
     if kind == 'plain':
         return 0.3 * cloud
     if kind == 'cloud':
-        grain = rng.uniform(-1, 1, [h // 6, w // 6]).astype('float32')
+        grain = rng.uniform(-1, 1, [h // 6 + 1, w // 6 + 1]).astype('float32')
         return 0.5 * cloud + 0.7 * cv2.resize(grain, (w, h), interpolation=cv2.INTER_LINEAR)
     angle, period = rng.uniform(0, np.pi), rng.uniform(8, 22)
     y, x = np.mgrid[:h, :w].astype('float32') * (2 * np.pi / period)
@@ -94,7 +93,7 @@ def _shape(rng, cls, w, h):
     else:
         radius = np.tile([1.25, rng.uniform(0.45, 0.6)], 5)
         outlines = [_around(np.arange(10) * np.pi / 5) * radius[:, None]]
-    return _place(rng, outlines, w, h, rng.uniform(0.09, 0.27))
+    return _place(rng, outlines, w, h, rng.uniform(0.12, 0.3))
 
 
 def _decoy(rng, w, h):
@@ -126,16 +125,22 @@ def _put(rng, image, mask, outlines, cls):
     """Draws an object over what is there, with its shadow."""
     h, w = mask.shape
     area = cv2.fillPoly(np.zeros([h, w], 'uint8'), outlines, 1)  # even-odd: the second outline is a hole
+    left, top, width, height = cv2.boundingRect(area)
+    if not width:
+        return
     shift = np.float32([[1, 0, rng.uniform(-8, 8)], [0, 1, rng.uniform(3, 10)]])
     shadow = cv2.GaussianBlur(cv2.warpAffine(area * np.float32(rng.uniform(0, 0.5)), shift, (w, h)), (0, 0), 4)
     image *= 1 - shadow[..., None]
-    look = cls or int(rng.integers(1, len(CLASSES)))  # a decoy dresses up as some class
-    hue = rng.normal(_HUES[look], 14) if rng.random() < 0.7 else rng.uniform(0, 180)
-    pattern = _PATTERNS[_TYPICAL[look]] if rng.random() < 0.6 else rng.choice(_PATTERNS)
-    surface = _surface(rng, w, h, hue, pattern, rng.normal(150, 50))
-    inside = area.astype(bool)
-    image[inside] = (surface * _slope(rng, w, h, 0.3))[inside]
-    mask[inside] = cls
+    hue, pattern = _LOOKS[cls or int(rng.integers(1, len(CLASSES)))]  # what is of no class dresses up as one
+    if rng.random() < 0.25:
+        hue = rng.uniform(0, 180)
+    if rng.random() < 0.4:
+        pattern = rng.choice(_PATTERNS)
+    surface = _surface(rng, width, height, rng.normal(hue, 9), pattern, rng.normal(170, 35))
+    box = slice(top, top + height), slice(left, left + width)
+    inside = area[box].astype(bool)
+    image[box][inside] = (surface * _slope(rng, width, height, 0.3))[inside]
+    mask[box][inside] = cls
 
 
 def _light(rng, image):

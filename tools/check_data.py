@@ -1,0 +1,50 @@
+"""Checks all files of a recipe's data before a training does, and prints one table. Exit code 0: fine, 2: problems."""
+
+from cli import Parser, run
+
+parser = Parser('Check the data of a recipe: files, sizes, labels, overlaps, classes.')
+parser.add_argument('--config', required=True, help='recipe')
+parser.add_argument('--label_ratio', help='as for tools/train.py; with --seed it gives the same split')
+parser.add_argument('--split_ids', help='as for tools/train.py: list or folder of a split')
+parser.add_argument('--seed', type=int, default=0, help='of the split')
+parser.add_argument('--max_lines', type=int, default=20, help='problems to print')
+parser.add_argument('--opts', nargs='+', help='changes to the recipe, key=value')
+
+
+def main(args):
+    from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
+    from paddleseg_semi.datasets import checks
+    config = SemiConfig(args.config, opts=args.opts, label_ratio=args.label_ratio,
+                        split_ids=args.split_ids)
+    builder = SemiBuilder(config, seed=args.seed)
+    has_val = bool(config.val_dataset_cfg)
+    base = builder.train_dataset
+    report = checks.full(base, builder.split(), builder.val_dataset if has_val else None,
+                         checks.list_files(config.train_dataset_cfg),
+                         checks.list_files(config.val_dataset_cfg) if has_val else None)
+    show(report)
+    for kind, texts in (('warning', report.warnings), ('problem', report.problems)):
+        for text in texts[:args.max_lines]:
+            print(f'{kind}: {text}')
+        if len(texts) > args.max_lines:
+            print(f'... and {len(texts) - args.max_lines} more (--max_lines)')
+    print(f'{len(report.problems)} problems, {len(report.warnings)} warnings')
+    return 2 if report.problems else 0
+
+
+def show(report):
+    """Images and sizes of every part; pixels and images of every class in the parts with masks."""
+    print()
+    for part, count in report.images.items():
+        print(f'{part:>10}: {count} images, {report.sizes[part] or "none readable"}')
+    print('\nclass' + ''.join(f'{part + ": pixels":>18}{"images":>9}' for part in report.pixels))
+    totals = {part: max(pixels.sum(), 1) for part, pixels in report.pixels.items()}
+    for c in range(max(map(len, report.pixels.values()))):
+        row = ''.join(f'{100 * pixels[c] / totals[part]:17.2f}%{report.presence[part][c]:9d}'
+                      for part, pixels in report.pixels.items() if c < len(pixels))
+        print(f'{c:5d}{row}')
+    print()
+
+
+if __name__ == '__main__':
+    run(main, parser)
