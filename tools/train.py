@@ -52,7 +52,7 @@ def main(args):
     if config.by_default:
         logger.info(f'No method given: unlabeled images are used by {config.dic["method"]["type"]}.')
     for path in runs.train(config, args):
-        logger.info(f'Saved: {path}')
+        logger.info(f'Written: {path}')
 
 
 if __name__ == '__main__':

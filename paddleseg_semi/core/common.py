@@ -2,7 +2,6 @@
 
 import os
 import sys
-from contextlib import contextmanager
 
 from paddleseg.utils import progbar, visualize
 from PIL import Image
@@ -10,19 +9,6 @@ from PIL import Image
 from paddleseg_semi.errors import InputError, RunError
 
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')
-
-
-@contextmanager
-def eval_mode(*layers):
-    """Every sublayer in eval mode inside the block, and back in the mode it had after it."""
-    modes = [(sub, sub.training) for layer in layers for sub in layer.sublayers(include_self=True)]
-    for layer in layers:
-        layer.eval()
-    try:
-        yield
-    finally:
-        for sub, training in modes:
-            sub.training = training
 
 
 def progress_bar(total, show=True):

@@ -9,8 +9,9 @@ import yaml
 from paddleseg.core import infer
 from paddleseg.utils import NoAliasDumper
 
-from paddleseg_semi.core.common import eval_mode, make_folder
+from paddleseg_semi.core.common import make_folder
 from paddleseg_semi.errors import InputError, RunError
+from paddleseg_semi.models.modes import evaluating
 
 OUTPUT_OPS = ('argmax', 'softmax', 'none')
 _LABEL_ONLY = ('GenerateInstanceTargets', )  # transforms that never touch the image
@@ -81,7 +82,7 @@ class _Static(paddle.nn.Layer):
 def _save_static(model, path, shape, output_op):
     static = _Static(model, output_op)
     try:
-        with eval_mode(static):  # in train mode the file would hold dropout and batch statistics
+        with evaluating(static):  # in train mode the file would hold dropout and batch statistics
             paddle.jit.save(static, path, input_spec=[paddle.static.InputSpec(shape, 'float32', 'x')])
     except OSError:
         raise

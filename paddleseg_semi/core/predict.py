@@ -9,8 +9,9 @@ from paddleseg.core import infer
 from paddleseg.core.predict import preprocess
 from paddleseg.utils import logger, visualize
 
-from paddleseg_semi.core.common import eval_mode, progress_bar, save_mask
+from paddleseg_semi.core.common import progress_bar, save_mask
 from paddleseg_semi.errors import RunError
+from paddleseg_semi.models.modes import evaluating
 
 
 def predict(model, transforms, images, save_dir, aug_pred=False, scales=1.0, flip_horizontal=True,
@@ -40,7 +41,7 @@ def predict(model, transforms, images, save_dir, aug_pred=False, scales=1.0, fli
     images = images[dist.get_rank()::dist.get_world_size()]
     logger.info('Start to predict...')
     bar = progress_bar(len(images), show=dist.get_rank() == 0)
-    with eval_mode(model), paddle.no_grad():
+    with evaluating(model), paddle.no_grad():
         for i, (path, name) in enumerate(images):
             data = preprocess(path, transforms)
             pred, _ = run(model, data['img'], trans_info=data['trans_info'], **options)

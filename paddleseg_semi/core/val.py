@@ -6,9 +6,10 @@ import paddle.distributed as dist
 from paddleseg.core import infer
 from paddleseg.utils import logger
 
-from paddleseg_semi.core.common import eval_mode, progress_bar
+from paddleseg_semi.core.common import progress_bar
 from paddleseg_semi.core.metrics import Roc, confusion_matrix, scores
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.models.modes import evaluating
 
 
 def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=False, flip_vertical=False,
@@ -51,7 +52,7 @@ def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fa
     if print_detail:
         logger.info(f'Start evaluating (total_samples: {len(eval_dataset)}, total_iters: {len(loader)})...')
     bar = progress_bar(len(loader), show=print_detail and rank == 0)
-    with eval_mode(model), paddle.no_grad():
+    with evaluating(model), paddle.no_grad():
         for i, data in enumerate(loader):
             if data['error'][0]:
                 raise InputError(data['error'][0])

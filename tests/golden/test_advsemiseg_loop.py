@@ -37,8 +37,8 @@ def variants():
 def build(case):
     """Method and players with the initial weights of the case and the optimisers of the authors' script."""
     num_classes, steps = int(case['num_classes']), int(case['num_steps'])
-    task = Task(lambda: ToySegmenter(len(case['seg0_body']), num_classes), {'types': [CrossEntropyLoss(ignore_index=IGNORE)], 'coef': [1]},
-                num_classes, IGNORE)
+    losses = {'types': [CrossEntropyLoss(ignore_index=IGNORE)], 'coef': [1]}
+    task = Task(lambda: ToySegmenter(len(case['seg0_body']), num_classes), losses, num_classes, IGNORE)
     method = AdvSemiSeg(
         task, lambda_adv=float(case['lambda_adv']), lambda_semi_adv=float(case['lambda_semi_adv']),
         lambda_semi=float(case['lambda_semi']), mask_threshold=float(case['mask_T']),

@@ -32,7 +32,8 @@ MAY_IMPORT = {
     'datasets': FLOOR | {'transforms'},
     'methods': FLOOR | {'models', 'losses', 'transforms'},
     'core': FLOOR | {'datasets', 'models'},
-    'cvlibs': FLOOR | {'datasets', 'models', 'core'},
+    'cvlibs': FLOOR | {'datasets', 'models', 'core', 'methods.base'},
+    'run': FLOOR | {'datasets', 'models', 'core', 'cvlibs'},
 }
 
 
