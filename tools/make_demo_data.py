@@ -7,7 +7,7 @@ from cli import Parser, run
 
 parser = Parser('Make the demo data set: 5 shape classes and background, with lists that PaddleSeg reads.')
 parser.add_argument('--save_dir', default='data/demo', help='where to')
-parser.add_argument('--num_train', type=int, default=320, help='training images')
+parser.add_argument('--num_train', type=int, default=240, help='training images')
 parser.add_argument('--num_val', type=int, default=80, help='validation images')
 parser.add_argument('--size', type=int, nargs=2, default=[160, 128], metavar=('W', 'H'), help='pixels')
 parser.add_argument('--seed', type=int, default=0, help='another seed, another data set')

@@ -27,7 +27,7 @@ def scene(rng, width, height):
     w, h = width * _SCALE, height * _SCALE
     image = _surface(rng, w, h, rng.uniform(0, 180), rng.choice(_PATTERNS), saturation=rng.uniform(0, 70))
     mask = np.zeros([h, w], 'uint8')
-    for _ in range(rng.integers(4, 10)):
+    for _ in range(rng.integers(3, 8)):
         _scribble(rng, image)
     for _ in range(rng.integers(3, 7)):
         cls = int(rng.integers(1, len(CLASSES)))
@@ -93,7 +93,7 @@ def _shape(rng, cls, w, h):
     else:
         radius = np.tile([1.25, rng.uniform(0.45, 0.6)], 5)
         outlines = [_around(np.arange(10) * np.pi / 5) * radius[:, None]]
-    return _place(rng, outlines, w, h, rng.uniform(0.12, 0.3))
+    return _place(rng, outlines, w, h, rng.uniform(0.14, 0.32))
 
 
 def _decoy(rng, w, h):
@@ -132,7 +132,7 @@ def _put(rng, image, mask, outlines, cls):
     shadow = cv2.GaussianBlur(cv2.warpAffine(area * np.float32(rng.uniform(0, 0.5)), shift, (w, h)), (0, 0), 4)
     image *= 1 - shadow[..., None]
     hue, pattern = _LOOKS[cls or int(rng.integers(1, len(CLASSES)))]  # what is of no class dresses up as one
-    if rng.random() < 0.25:
+    if rng.random() < 0.15:
         hue = rng.uniform(0, 180)
     if rng.random() < 0.4:
         pattern = rng.choice(_PATTERNS)
@@ -150,7 +150,7 @@ def _light(rng, image):
         area = np.zeros([h, w], 'float32')
         cv2.fillPoly(area, [(rng.uniform(-0.2, 1.2, [4, 2]) * (w, h)).astype(int)], rng.uniform(0.2, 0.55))
         image *= 1 - cv2.GaussianBlur(area, (0, 0), rng.uniform(2, 12))[..., None]
-    image *= _slope(rng, w, h, 0.35) * rng.uniform(0.65, 1.25) * rng.uniform(0.88, 1.12, 3).astype('float32')
+    image *= _slope(rng, w, h, 0.35) * rng.uniform(0.65, 1.25) * rng.uniform(0.92, 1.08, 3).astype('float32')
     return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.8))
 
 
