@@ -25,25 +25,27 @@ download() {
     fetch "$URL" "$ROOT/part.zip" && "$PYTHON" -m zipfile -e "$ROOT/part.zip" "$ROOT" && [ -f "$DATA/val.txt" ]
 }
 
-# Every shape of the demo scenes counts as a person.
+# The demo scenes in mini_supervisely's layout; every shape counts as a person.
 make_stand_in() {
     rm -rf "$DATA"
-    "$PYTHON" tools/make_demo_data.py --save_dir "$DATA" --num_train 40 --num_val 8 --size 192 192 --seed 0
-    "$PYTHON" - "$DATA" <<'PYTHON'
+    "$PYTHON" tools/make_demo_data.py --save_dir "$DATA" --num_train 40 --num_val 8 --size 192 192
+    mv "$DATA/images" "$DATA/Images"
+    mv "$DATA/labels" "$DATA/Annotations"
+    sed -i 's#images/#Images/#; s#labels/#Annotations/#' "$DATA/train.txt" "$DATA/val.txt"
+    "$PYTHON" - "$DATA/Annotations" <<'PYTHON'
 import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-for path in Path(sys.argv[1]).glob('Annotations/*.png'):
-    with Image.open(path) as mask:
-        palette, labels = mask.getpalette(), np.array(mask)
-    labels[(labels > 0) & (labels < 255)] = 1
-    two_class = Image.fromarray(labels, 'P')
-    two_class.putpalette(palette)
+for path in Path(sys.argv[1]).glob('*.png'):
+    mask = Image.open(path)
+    two_class = Image.fromarray((np.array(mask) > 0).astype('uint8'), 'P')
+    two_class.putpalette(mask.getpalette())
     two_class.save(path)
 PYTHON
+    rm "$DATA/tags.txt" "$DATA/classes.txt"
 }
 
 if ! PYTHON=$(find_interpreter); then
