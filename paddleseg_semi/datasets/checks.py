@@ -284,7 +284,7 @@ def _missing(part):
     folders = {}
     for paths in (part.images, part.labels or ()):
         for k, path in enumerate(paths):
-            folder, name = os.path.split(path)
+            folder, name = lists.halves(path)
             if folder not in folders:
                 folders[folder] = set(os.listdir(folder or '.')) if os.path.isdir(folder or '.') else ()
             if name not in folders[folder]:

@@ -55,10 +55,16 @@ def identities(paths):
     """Yields a spelling of each path that is the same for the same file (links of folders resolved)."""
     folders = {}
     for path in paths:
-        folder, name = os.path.split(path)
+        folder, name = halves(path)
         if folder not in folders:
-            folders[folder] = os.path.realpath(folder)
+            folders[folder] = os.path.realpath(folder or '.')
         yield f'{folders[folder]}/{name}'
+
+
+def halves(path):
+    """Folder (with its slash) and file name; several times faster than os.path.split, which counts for long lists."""
+    cut = path.rfind('/') + 1
+    return path[:cut], path[cut:]
 
 
 def raw_images(source, root=''):
@@ -178,7 +184,7 @@ class ImageIndex:
 
 def _stem(path):
     """The id in a path: the file name without suffix, and without what Cityscapes appends to ids."""
-    stem, dot, suffix = path[path.rfind('/') + 1:].rpartition('.')
+    stem, dot, suffix = halves(path)[1].rpartition('.')
     if f'.{suffix}'.lower() not in IMAGE_SUFFIXES:
         stem += dot + suffix
     return stem.removesuffix('_leftImg8bit')
