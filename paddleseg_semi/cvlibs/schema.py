@@ -10,6 +10,7 @@ from paddleseg_semi.errors import InputError, nearest
 
 _TOP = ('batch_size', 'iters', 'train_dataset', 'val_dataset', 'test_dataset', 'optimizer', 'lr_scheduler', 'loss',
         'distill_loss', 'model', 'test_config', 'export', 'to_static_training', 'class_names', 'slim',
+        'global', 'train', 'test',  # runtime settings of newer PaddleSeg recipes; here they are flags
         'semi', 'method', 'players')
 _SEMI = ('label_ratio', 'split', 'unlabeled')
 _UNLABELED = ('files', 'batch_size', 'weak', 'strong', 'views')
@@ -46,7 +47,7 @@ def check_keys(dic, path):
             if section in dic and 'type' not in (dic[section] or {}):
                 raise InputError(f'{section}: has no "type".')
         for key, value in dic.items():
-            if key not in ('lr_scheduler', 'slim', 'export', 'test_dataset'):
+            if key not in ('lr_scheduler', 'slim', 'export', 'test_dataset', 'global', 'train', 'test'):
                 _check_component(value, key, key)
     except InputError as error:
         raise InputError(f'{path}: {error}') from None
