@@ -96,6 +96,15 @@ def test_discriminator_size():
         assert conv.weight.numpy().std() == pytest.approx(bound / 3**0.5, rel=0.1)
 
 
+def test_discriminator_resizes_with_aligned_corners():
+    net = Discriminator(2, ndf=2)
+    low = []
+    net.classifier.register_forward_post_hook(lambda layer, inputs, output: low.append(output.numpy()))
+    y = net(paddle.rand([1, 2, 64, 97])).numpy()
+    assert low[0].shape == (1, 1, 2, 3)
+    np.testing.assert_allclose(y[:, :, ::63, ::48], low[0], rtol=1e-5)
+
+
 def test_discriminator_refuses_small_maps():
     net = Discriminator(2, ndf=2)
     assert net(paddle.zeros([1, 2, 32, 40])).shape == [1, 1, 32, 40]
