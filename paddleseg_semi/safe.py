@@ -11,7 +11,16 @@ import numpy as np
 
 from paddleseg_semi.errors import InputError
 
+
+def _encode(text, encoding):
+    """Bytes, in the spelling of pickle's protocol 2: that of Paddle 2.0 and of most published PaddleSeg weights."""
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f'bytes as {encoding!r}')
+    return text.encode(encoding)
+
+
 _ALLOWED = {
+    ('_codecs', 'encode'): _encode,
     ('collections', 'OrderedDict'): OrderedDict,
     ('builtins', 'tuple'): tuple,
     ('numpy', 'ndarray'): np.ndarray,

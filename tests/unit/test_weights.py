@@ -32,6 +32,14 @@ def test_everything_loads(saved):
     assert same(net, source, net.state_dict())
 
 
+@pytest.mark.parametrize('protocol', [2, 3, 4])
+def test_every_protocol_of_paddle(tmp_path, protocol):
+    source, net, path = network(), network(), str(tmp_path / 'model.pdparams')
+    paddle.save(source.state_dict(), path, protocol=protocol)
+    assert load_weights(net, path) == len(net.state_dict())
+    assert same(net, source, net.state_dict())
+
+
 def test_other_num_classes(saved):
     source, path = saved
     net = network(5)
