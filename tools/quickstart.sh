@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/environment.sh
 use_environment
 
-CONFIG=configs/quick_start/fastscnn_demo_semi_128x128_600.yml
+CONFIG=configs/quick_start/fastscnn_demo_semi_128x128_300.yml
 DATA=data/demo
 OUT=output/quick_start
 RATIO=0.125
@@ -29,7 +29,7 @@ train() {
     local resume=()
     ! compgen -G "$OUT/$1/iter_*" > /dev/null || resume=(--resume_model latest)
     "$PYTHON" tools/train.py --config $CONFIG --label_ratio $RATIO --method "$2" --save_dir "$OUT/$1" --do_eval \
-        --seed 0 "${resume[@]}"
+        --save_interval 100 --seed 0 "${resume[@]}"
 }
 
 mkdir -p "$OUT/done"
