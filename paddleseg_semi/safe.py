@@ -13,7 +13,7 @@ from paddleseg_semi.errors import InputError
 
 
 def _encode(text, encoding):
-    """Bytes, in the spelling of pickle's protocol 2: that of Paddle 2.0 and of most published PaddleSeg weights."""
+    """Bytes, in the spelling of `paddle.save(..., protocol=2)`."""
     if encoding != 'latin1':
         raise pickle.UnpicklingError(f'bytes as {encoding!r}')
     return text.encode(encoding)
