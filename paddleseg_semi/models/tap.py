@@ -1,0 +1,110 @@
+"""The inside of any model: read it, or change it on the way."""
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from paddleseg_semi.errors import InputError, nearest
+from paddleseg_semi.models.modes import evaluating
+
+_CANDIDATES = 8  # named in an error
+
+
+class Tap:
+    """Reads, and on request replaces, what goes into or comes out of a layer while the block runs.
+
+        with Tap(model, 'decode_head.conv') as tap:
+            logits = model(x)[0]
+        feature = tap.value
+
+    Args:
+        model (nn.Layer): any model.
+        layer (str): name of a layer of it, as in `model.named_sublayers()`.
+        side (str, optional): 'input' for the first argument of the layer, 'output' for its result. Default: 'input'.
+        edit (Callable, optional): value → the value the model goes on with. Default: it is left as it is.
+
+    Attributes:
+        value (Tensor|list): what was there in the last pass, before `edit`; with its graph.
+
+    Raises:
+        InputError: the model has no such layer.
+    """
+
+    def __init__(self, model, layer, side='input', edit=None):
+        layers = dict(model.named_sublayers())
+        if layer not in layers:
+            raise InputError(f'layer "{layer}": {type(model).__name__} has no such layer.{nearest(layer, layers)}')
+        self.layer, self.side, self.edit = layers[layer], side, edit
+        self.value = None
+
+    def __enter__(self):
+        if self.side == 'input':
+            self._hook = self.layer.register_forward_pre_hook(
+                lambda _, inputs: (self._pass(inputs[0]), *inputs[1:]))
+        else:
+            self._hook = self.layer.register_forward_post_hook(lambda _, inputs, output: self._pass(output))
+        return self
+
+    def __exit__(self, *exception):
+        self._hook.remove()
+
+    def _pass(self, value):
+        self.value = value
+        return self.edit(value) if self.edit else value
+
+
+def new_probe(size=128):
+    """Noise for a look inside a network.
+
+    Args:
+        size (int, optional): height and width. Default: 128.
+
+    Returns:
+        Tensor: [1, 3, size, size] float32, always the same, whatever the state of the device's generator.
+    """
+    return paddle.to_tensor(np.random.default_rng(0).standard_normal((1, 3, size, size), 'float32'))
+
+
+def find_classifier(model, num_classes, probe=None):
+    """Finds the last layer of a segmenter by one pass in eval mode: the convolution whose output, resized, is the
+    first of the model's outputs. Its input is the feature map that is classified.
+
+    Args:
+        model (nn.Layer): a PaddleSeg model.
+        num_classes (int): channels of its output.
+        probe (Tensor, optional): [N, 3, H, W], any image. Default: :func:`new_probe`.
+
+    Returns:
+        str: name of the layer, for :class:`Tap`.
+
+    Raises:
+        InputError: no layer fits; candidates are named.
+    """
+    ran = []  # (name, layer, output) in order
+
+    def watch(name):
+        return lambda layer, inputs, output: ran.append((name, layer, output))
+
+    hooks = [layer.register_forward_post_hook(watch(name)) for name, layer in model.named_sublayers()
+             if isinstance(layer, (nn.Conv2D, nn.Conv2DTranspose))]
+    try:
+        with evaluating(model), paddle.no_grad():
+            logits = model(new_probe() if probe is None else probe)[0]
+            for name, _, output in reversed(ran):
+                if output.shape[1] == num_classes and _is_resized(output, logits):
+                    return name
+    finally:
+        for hook in hooks:
+            hook.remove()
+    names = list(dict.fromkeys(name for name, _, _ in ran))[-_CANDIDATES:]
+    raise InputError(f'feature_layer: {type(model).__name__} does not show which convolution classifies. Name the '
+                     f'layer whose input is to be used; candidates, the last to run: {", ".join(names)}.')
+
+
+def _is_resized(output, logits):
+    for align_corners in (False, True):
+        resized = F.interpolate(output, logits.shape[2:], mode='bilinear', align_corners=align_corners)
+        if bool((resized - logits).abs().max() <= 1e-4 * logits.abs().max()):
+            return True
+    return False
