@@ -222,7 +222,11 @@ def optimizer_state(layer, optimizer):
 
 
 def restore_optimizer(layer, optimizer, state):
-    """The inverse of `optimizer_state`, for a layer built anew; tensors may be NumPy arrays."""
+    """The inverse of `optimizer_state`, for a layer built anew; tensors may be NumPy arrays.
+
+    Paddle looks the state up at the first step, under names it counts up per `unique_name.guard()`: build, restore and
+    train inside one.
+    """
     params = {name: param.name for name, param in layer.named_parameters()}
     restored = {}
     for key, value in state.items():

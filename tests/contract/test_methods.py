@@ -1,0 +1,117 @@
+"""What every registered method promises, on three unlike models. A new method is tested here without a line."""
+
+import numpy as np
+import paddle
+import pytest
+import train
+from conftest import close
+
+from paddleseg_semi.core.export import export
+from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
+from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.run import build_trainer
+
+MODELS = {
+    'DeepLabV3P': ({'type': 'DeepLabV3P', 'num_classes': 3, 'aspp_ratios': [1, 2],
+                    'backbone': {'type': 'ResNet18_vd', 'output_stride': 16}}, [1]),
+    'BiSeNetV2': ({'type': 'BiSeNetV2', 'num_classes': 3}, [1, 1, 1, 1, 1]),
+    'SegFormer': ({'type': 'SegFormer', 'num_classes': 3, 'embedding_dim': 32,
+                   'backbone': {'type': 'MixVisionTransformer_B0'}}, [1]),
+}
+NAMES = sorted(METHODS.components_dict)
+
+
+@pytest.fixture
+def make(shared_toy, monkeypatch):
+    """make(method, model, *flags) → a Trainer of two iterations on 64x64 crops."""
+    monkeypatch.chdir(shared_toy.folder)
+
+    def build(method, model, *flags):
+        recipe = shared_toy.recipe
+        recipe.pop('method', None)
+        recipe['model'], recipe['loss']['coef'] = MODELS[model]
+        recipe['train_dataset']['transforms'][0] = {'type': 'RandomPaddingCrop', 'crop_size': [64, 64]}
+        recipe['iters'] = 2
+        argv = [*shared_toy.flags(), '--label_ratio', '0.5', '--method', method, *flags]
+        argv[argv.index('run')] = f'run_{method}_{model}'
+        args = train.parser.parse_args(argv)
+        return build_trainer(SemiConfig('recipe.yml', label_ratio='0.5', method=method), args)
+    return build
+
+
+def next_batch(trainer):
+    return {name: next(stream) for name, stream in trainer.streams.items()}
+
+
+def watch_gradients(trainer):
+    """Collects, at the optimisers' clear_grad, the names of all parameters of the method that have a gradient."""
+    seen = set()
+    for player in trainer.players.values():
+        def clear(clear=player.optimizer.clear_grad, **kwargs):
+            seen.update(name for name, param in trainer.method.named_parameters() if param.grad is not None)
+            clear(**kwargs)
+        player.optimizer.clear_grad = clear
+    return seen
+
+
+@pytest.mark.parametrize('model', MODELS)
+@pytest.mark.parametrize('method', NAMES)
+def test_two_steps(make, method, model):
+    trainer = make(method, model)
+    trainer.method.train()
+    names, touched = [], watch_gradients(trainer)
+    for _ in range(trainer.clock.iters):
+        losses, stats = trainer.step(next_batch(trainer))
+        names.append((list(losses), list(stats)))
+        for name, value in {**losses, **stats}.items():
+            assert list(value.shape) == [], f'{name} is no scalar'
+            assert np.isfinite(value.item()), f'{name} is {value.item()}'
+    assert names[0] == names[1], 'the same terms in every step'
+    owner = {id(param): name for name, player in trainer.players.items() for param in player.layer.parameters()}
+    trained = set()
+    for name, param in trainer.method.named_parameters():
+        assert param.grad is None, f'the gradient of {name} is not cleared'
+        if name in touched:
+            assert id(param) in owner, f'{name} has a gradient and no optimiser'
+            trained.add(owner[id(param)])
+    assert trained == set(trainer.players), 'every player is trained'
+
+
+@pytest.mark.parametrize('model', MODELS)
+@pytest.mark.parametrize('method', NAMES)
+def test_resume_is_exact(make, method, model):
+    with paddle.utils.unique_name.guard():
+        trainer = make(method, model)
+        trainer.method.train()
+        trainer.step(next_batch(trainer))
+        trainer.checkpoints.save(1, trainer.state_dict())
+        trainer.step(next_batch(trainer))
+    wanted = {name: value.numpy() for name, value in trainer.method.state_dict().items()}
+
+    with paddle.utils.unique_name.guard():
+        resumed = make(method, model, '--resume_model', 'latest')
+        assert resumed.clock.iter == 1
+        resumed.method.train()
+        resumed.step(next_batch(resumed))
+    found = resumed.method.state_dict()
+    assert wanted.keys() == found.keys()
+    for name, value in wanted.items():
+        assert np.array_equal(found[name].numpy(), value), f'{name} differs after a resume'
+
+
+@pytest.mark.parametrize('method', NAMES)
+def test_deployed_is_a_plain_model(make, method, tmp_path):
+    """`deployed` has the keys of a PaddleSeg model, and the exported network computes what it computes."""
+    trainer = make(method, 'DeepLabV3P')
+    deployed = trainer.method.deployed
+    builder = SemiBuilder(SemiConfig('recipe.yml'))
+    assert set(deployed.state_dict()) == set(builder.new_model().state_dict())
+
+    export(deployed, str(tmp_path), [{'type': 'Normalize'}], output_op='none')
+    x = paddle.randn([1, 3, 64, 64])
+    static = paddle.jit.load(str(tmp_path / 'model'))
+    static.eval()
+    deployed.eval()
+    with paddle.no_grad():
+        wanted, found = deployed(x)[0], static(x)
+    close((found[0] if isinstance(found, (list, tuple)) else found).numpy(), wanted.numpy())
