@@ -1,4 +1,4 @@
-"""Losses averaged over chosen pixels of the whole batch.
+"""Losses over chosen pixels of the whole batch.
 
 When no pixel is chosen, each is 0 with zero gradient, still connected to the graph.
 """
@@ -23,9 +23,30 @@ def masked_cross_entropy(logits, label, keep, weight=None):
     Returns:
         Tensor: scalar.
     """
+    return _cross_entropy(logits, label, keep, weight, 'mean')
+
+
+def pixel_cross_entropy(logits, label, keep):
+    """Cross entropy of every pixel, 0 with zero gradient where it is not kept.
+
+    For losses that divide by something else than the number of kept pixels.
+
+    Args:
+        logits (Tensor): [N, C, H, W], before the softmax.
+        label (Tensor): [N, H, W], int32 or int64; 0..C-1 where `keep` is True, anything elsewhere.
+        keep (Tensor): [N, H, W], bool.
+
+    Returns:
+        Tensor: [N, H, W].
+    """
+    return _cross_entropy(logits, label, keep, None, 'none').reshape(label.shape)
+
+
+def _cross_entropy(logits, label, keep, weight, reduction):
     label = paddle.where(keep, label, paddle.full_like(label, _NOT_KEPT))
     # Channels last: Paddle's kernel is a quarter faster there, the transposition included.
-    return F.cross_entropy(logits.transpose([0, 2, 3, 1]), label, weight=weight, ignore_index=_NOT_KEPT)
+    return F.cross_entropy(logits.transpose([0, 2, 3, 1]), label, weight=weight, ignore_index=_NOT_KEPT,
+                           reduction=reduction)
 
 
 def masked_bce_with_logits(logits, target, keep):
