@@ -32,7 +32,8 @@ def main(args):
         counts = [count + confusion_matrix(pred, truth, dataset.num_classes, dataset.ignore_index)
                   for count, pred in zip(counts, classes)]
         if position in shown:
-            masks[0].putpalette(masks[1].getpalette())
+            for image in masks:
+                image.putpalette(masks[0].getpalette() or masks[1].getpalette())
             rows.append([_open(photo), *masks])
 
     figures = [scores(count.numpy()) for count in counts]
