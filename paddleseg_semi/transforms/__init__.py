@@ -1,0 +1,3 @@
+"""Views and mixtures of images. Importing fills PaddleSeg's TRANSFORMS."""
+
+from paddleseg_semi.transforms import geometry, intensity  # noqa: F401
