@@ -1,5 +1,6 @@
 """The loop. It runs any method and never asks which."""
 
+import math
 from typing import NamedTuple
 
 import paddle
@@ -32,6 +33,12 @@ class Precision:
         self.half, self.level = precision == 'fp16', level
         self.scaler = paddle.amp.GradScaler(enable=self.half, init_loss_scaling=1024)
 
+    def prepare(self, players):
+        """Casts the players' weights to half precision at level O2, which only devices with fp16 kernels can run."""
+        if self.half and self.level == 'O2' and 'cpu' not in paddle.get_device():
+            for player in players.values():
+                paddle.amp.decorate(player.layer, player.optimizer, level='O2', save_dtype='float32')
+
     def autocast(self):
         return paddle.amp.auto_cast(enable=self.half, level=self.level, custom_white_list=_AMP_WHITE,
                                     custom_black_list=_AMP_BLACK)
@@ -41,7 +48,7 @@ class Plan(NamedTuple):
     """When to do what besides stepping.
 
     Attributes:
-        save_interval (int): iterations between checkpoints (and evaluations).
+        save_interval (int|Fraction): iterations between checkpoints (and evaluations); 100/3 means 33, 66, 100, …
         early_stop_intervals (int, optional): stop after so many of them without a better mIoU.
         profiler_options (str, optional): of PaddleSeg's profiler.
     """
@@ -49,6 +56,11 @@ class Plan(NamedTuple):
     save_interval: int = 1000
     early_stop_intervals: int = None
     profiler_options: str = None
+
+    def due(self, iteration):
+        """Whether an iteration is a multiple of `save_interval`, rounded down."""
+        count = -(-iteration // self.save_interval)  # exact for fractions too
+        return math.floor(count * self.save_interval) == iteration
 
 
 class Trainer:
@@ -73,6 +85,7 @@ class Trainer:
         self.journal, self.checkpoints, self.plan = journal, checkpoints, plan
         self.evaluate, self.ema = evaluate, ema
         self.precision = precision or Precision()
+        self.precision.prepare(players)
         self.best = {'mIoU': -1.0, 'iter': -1, 'ema_mIoU': -1.0}
         self.scores = {'mIoU': 0.0, 'Acc': 0.0}
 
@@ -87,7 +100,7 @@ class Trainer:
             losses, stats = self.step(batch)
             self.journal.step_done(losses, stats, rates)
             train_profiler.add_profiler_step(self.plan.profiler_options)
-            if self.clock.iter % self.plan.save_interval == 0 or self.clock.iter == self.clock.iters:
+            if self.plan.due(self.clock.iter) or self.clock.iter == self.clock.iters:
                 self.milestone(batch)
                 if self._stale():
                     self.journal.say(f'Early stop: no better mIoU for {self.plan.early_stop_intervals} intervals.')
