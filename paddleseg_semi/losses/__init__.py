@@ -1,1 +1,3 @@
-"""Loss functions on tensors."""
+"""Loss functions on tensors. Importing fills PaddleSeg's registry."""
+
+from paddleseg_semi.losses import ohem  # noqa: F401
