@@ -8,7 +8,7 @@ from paddleseg_semi.losses.masked import pixel_cross_entropy
 
 
 @manager.LOSSES.add_component
-class OhemLoss(nn.Layer):
+class HardPixelLoss(nn.Layer):
     """The mean over pixels whose true class has a probability of at most `thresh`, and at least over the `min_kept`
     least probable ones.
 
