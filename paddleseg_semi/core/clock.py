@@ -29,13 +29,17 @@ class Clock:
         """float: share of the run that is done, in [0, 1]."""
         return self.iter / self.iters
 
-    def reached(self, start):
-        """Whether a phase has begun.
+    def since(self, start):
+        """float: updates done since a phase began, negative before it.
 
         Args:
             start (int|float): an int counts updates (5000); a float below 1 is a share of the run (0.25).
         """
-        return self.iter >= (start * self.iters if isinstance(start, float) and start < 1 else start)
+        return self.iter - (start * self.iters if isinstance(start, float) and start < 1 else start)
+
+    def reached(self, start):
+        """bool: a phase has begun; `start` as in :meth:`since`."""
+        return self.since(start) >= 0
 
     def rng(self, name):
         """np.random.Generator: fresh, for one purpose in this step on this rank."""
