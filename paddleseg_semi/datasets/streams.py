@@ -110,6 +110,10 @@ class LabeledStream(_Stream):
         with seeded(seed):
             sample = self.base[self.positions[index]]
         label = np.asarray(sample['label'], 'int64')
+        if label.shape != sample['img'].shape[1:]:
+            image, mask = self.base.file_list[self.positions[index]][:2]
+            raise InputError(f'{image} is {list(sample["img"].shape[1:])} after the transforms, but its mask {mask} '
+                             f'{list(label.shape)}. Give both the same size, and the mask one class id per pixel.')
         foreign = (label != self.base.ignore_index) & ((label < 0) | (label >= self.base.num_classes))
         if foreign.any():
             raise InputError(f'{self.base.file_list[self.positions[index]][1]}: label {label[foreign][0]}, but '
@@ -191,11 +195,12 @@ def collate(samples):
     for sample in samples:
         if 'error' in sample:
             return {'error': sample['error']}
-    shapes = {sample[key].shape for sample in samples for key in ('img', 'weak') if key in sample}
-    if len(shapes) > 1:
-        text = (f'the images of a batch have different sizes after the transforms: {sorted(shapes)[0]} and '
-                f'{sorted(shapes)[-1]}. Add a crop of fixed size, such as RandomPaddingCrop.')
-        return {'error': np.frombuffer(text.encode(), 'uint8')}
+    for key in samples[0]:  # an exception here would end Paddle's loader thread, and the trainer would wait forever
+        shapes = sorted({sample[key].shape for sample in samples})
+        if len(shapes) > 1:
+            text = (f'the images of a batch have different sizes after the transforms: {key} is {list(shapes[0])} and '
+                    f'{list(shapes[-1])}. Add a crop of fixed size, such as RandomPaddingCrop.')
+            return {'error': np.frombuffer(text.encode(), 'uint8')}
     return {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
 
 
