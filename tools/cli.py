@@ -1,11 +1,17 @@
 """What every command-line tool shares. Standard library only, so that `--help` answers at once."""
 
 import argparse
+import errno
 import os
 import sys
+import warnings
 import zlib  # noqa: F401  Paddle 2.6 carries a private zlib; Python's has to be loaded before it
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
+warnings.filterwarnings('ignore', 'No ccache found')  # of Paddle; nothing is compiled here
+os.environ.setdefault('OPENCV_LOG_LEVEL', 'ERROR')  # an image that cannot be read is named by the tools themselves
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,6 +48,9 @@ def run(main, parser):
         sys.exit(130)
     except Exception as error:
         from paddleseg_semi.errors import InputError, RunError
+        if isinstance(error, OSError) and error.errno in _DISK:  # wherever it was met: a log, a picture, a report
+            error = RunError(f'{error.filename or "the disk"}: cannot be written ({error.strerror}). What was complete '
+                             'before is untouched; free some space and try again.')
         if not isinstance(error, (InputError, RunError)):
             raise
         sys.stdout.flush()

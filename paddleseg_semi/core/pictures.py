@@ -5,6 +5,7 @@ import os
 import cv2
 import numpy as np
 from paddleseg.utils.visualize import get_color_map_list
+from PIL import Image
 
 COLUMNS = ('image', 'pseudo label', 'confidence', 'kept', 'prediction', 'truth')
 _BLANK = 64  # gray level of what does not exist for an image: nobody looked at the mask of an unlabeled one
@@ -42,8 +43,8 @@ def strip(method, batch, clock, rows=2):
 def save(picture, path):
     """Writes an RGB picture as PNG, whole or not at all."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    cv2.imwrite(path + '.tmp.png', picture[:, :, ::-1])
-    os.replace(path + '.tmp.png', path)
+    Image.fromarray(picture).save(path + '.tmp', 'PNG')  # raises where OpenCV returns False
+    os.replace(path + '.tmp', path)
 
 
 def _header(width):
