@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 
+import numpy as np
 import paddle
 import yaml
 from paddleseg.utils import logger
@@ -31,8 +32,8 @@ class Checkpoints:
 
     Args:
         save_dir (str): the run's folder.
-        identity (dict): 'config' (the recipe), 'split' (digest of the split), 'seed' and 'ranks'; a checkpoint of
-            another identity is not resumed.
+        identity (dict): 'config' (the recipe), 'split' (digest of the split), 'seed', 'ranks' and what else makes a
+            run what it is; a checkpoint of another identity is not resumed.
         keep_max (int): how many iter_N folders stay.
     """
 
@@ -109,16 +110,22 @@ class Checkpoints:
 
         Returns:
             str: the folder; None for 'latest' in a run that has not saved yet.
+
+        Raises:
+            InputError: no such folder, or parts of it are missing; for 'latest', of all folders.
         """
         if wanted == 'latest':
-            whole = [n for n in self._iterations() if not self._missing(self._path(f'iter_{n}'))]
-            return self._path(f'iter_{whole[-1]}') if whole else None
+            folders = [self._path(f'iter_{n}') for n in self._iterations()]
+            if not folders:
+                return None
+            wanted = next((folder for folder in reversed(folders) if not self._missing(folder)), folders[-1])
         if not os.path.isdir(wanted):
             raise InputError(f'--resume_model {wanted}: no such folder. Give an iter_N folder, or "latest".')
         missing = self._missing(wanted)
         if missing:
             raise InputError(f'--resume_model {wanted}: {", ".join(missing)} missing, so it cannot be resumed. '
-                             'Only the newest iter_N folder of a run holds all parts; try --resume_model latest.')
+                             'Only the newest iter_N folder of a run holds all parts (--resume_model latest). To '
+                             'start anew, leave the flag out.')
         return wanted
 
     def load(self, folder):
@@ -131,10 +138,14 @@ class Checkpoints:
             InputError: damaged, or of a run with another recipe, split or seed.
         """
         states = safe.load(os.path.join(folder, STATES))
-        if not isinstance(states, dict) or 'seed' not in states or 'config' not in states:
+        try:
+            recipe = yaml.safe_load(states['config'])
+        except (KeyError, TypeError, AttributeError, yaml.YAMLError):
+            recipe = None
+        if not isinstance(recipe, dict) or not {'iter', 'mIoU', 'Acc', 'best', 'scaler', *self.identity} <= {*states}:
             raise InputError(f'--resume_model {folder}: {STATES} does not come from this suite, so optimisers and '
                              'data order cannot be restored. Start from its weights instead: model.pretrained.')
-        self._check_identity(folder, states)
+        self._check_identity(folder, {**states, 'config': recipe})
         files = [name for name in (OPTIMIZERS, METHOD, EMA) if os.path.isfile(os.path.join(folder, name))]
         return {STATES: states, **{name: safe.load(os.path.join(folder, name)) for name in files}}
 
@@ -142,16 +153,16 @@ class Checkpoints:
         return {**self.identity, 'config': yaml.safe_dump(self.identity['config'])}
 
     def _check_identity(self, folder, states):
-        theirs, ours = yaml.safe_load(states['config']), self.identity['config']
+        theirs, ours = states['config'], self.identity['config']
         for key in sorted({*theirs, *ours} - set(_FREE)):
             different = _first_difference(theirs.get(key), ours.get(key), key)
             if different:
                 raise InputError(f'--resume_model {folder}: it was trained with {different}. Resume with the same '
                                  'recipe, or start a new run from its weights (model.pretrained).')
-        for key in ('seed', 'split', 'ranks'):
-            if states[key] != self.identity[key]:
-                raise InputError(f'--resume_model {folder}: it was trained with {key} {states[key]}, not '
-                                 f'{self.identity[key]}. Resume with the same --seed, --label_ratio, --split_ids and '
+        for key, value in self.identity.items():
+            if key != 'config' and states[key] != value:
+                raise InputError(f'--resume_model {folder}: it was trained with {key} {states[key]}, not {value}. '
+                                 'Resume with the same --seed, --label_ratio, --split_ids, --repeats, --precision and '
                                  'number of cards: another split would leak masks, another order is another run.')
 
     def _write(self, name, files):
@@ -189,7 +200,8 @@ class Checkpoints:
 def _first_difference(theirs, ours, key):
     """'key: theirs, not ours' at the first leaf where two settings part, or None."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
-        parts = (_first_difference(theirs.get(k), ours.get(k), f'{key}.{k}') for k in sorted({*theirs, *ours}, key=str))
+        keys = sorted({*theirs, *ours}, key=lambda k: (k != 'type', str(k)))  # what differs in type differs in all else
+        parts = (_first_difference(theirs.get(k), ours.get(k), f'{key}.{k}') for k in keys)
         return next((part for part in parts if part), None)
     if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
         parts = (_first_difference(a, b, f'{key}[{i}]') for i, (a, b) in enumerate(zip(theirs, ours)))
@@ -221,22 +233,26 @@ def optimizer_state(layer, optimizer):
     return state
 
 
-def restore_optimizer(layer, optimizer, state):
+def restore_optimizer(layer, optimizer, state, source=OPTIMIZERS):
     """The inverse of `optimizer_state`, for a layer built anew; tensors may be NumPy arrays.
 
     Paddle looks the state up at the first step, under names it counts up per `unique_name.guard()`: build, restore and
     train inside one.
+
+    Raises:
+        InputError: the state is of another network; Paddle itself would take it without a word.
     """
-    params = {name: param.name for name, param in layer.named_parameters()}
+    params = dict(layer.named_parameters())
     restored = {}
     for key, value in state.items():
         name, bar, accumulator = key.partition('|')
         if key == 'master_weights':
-            restored[key] = {params[name]: paddle.to_tensor(array) for name, array in value.items()}
-        elif bar and name not in params:
-            raise InputError(f'model.pdopt: holds a state for "{name}", which this recipe does not have.')
+            restored[key] = {params[name].name: paddle.to_tensor(array) for name, array in value.items()}
+        elif bar and (name not in params or np.size(value) != 1 and np.shape(value) != tuple(params[name].shape)):
+            raise InputError(f'{source}: holds {accumulator} {list(np.shape(value))} of "{name}", which fits no '
+                             'parameter of this recipe. Resume with the recipe and version it was trained with.')
         elif bar:
-            restored[f'{params[name]}_{accumulator}'] = paddle.to_tensor(value)
+            restored[f'{params[name].name}_{accumulator}'] = paddle.to_tensor(value)
         else:
             restored[key] = value
     optimizer.set_state_dict(restored)

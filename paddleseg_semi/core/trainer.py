@@ -1,6 +1,7 @@
 """The loop. It runs any method and never asks which."""
 
 import math
+import os
 from typing import NamedTuple
 
 import paddle
@@ -8,6 +9,7 @@ from paddleseg.utils import logger, train_profiler
 
 from paddleseg_semi.core import checkpoint, parallel
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.models.weights import assign
 
 _AMP_WHITE = {'elementwise_add', 'batch_norm', 'sync_batch_norm'}  # PaddleSeg's lists
 _AMP_BLACK = {'bilinear_interp_v2'}
@@ -184,16 +186,21 @@ class Trainer:
             folder (str): an iter_N folder of a run with the same recipe, split and seed.
         """
         files = self.checkpoints.load(folder)
-        states = files[checkpoint.STATES]
-        self.method.set_state_dict(files[checkpoint.METHOD])
+        states, optimizers = files[checkpoint.STATES], files[checkpoint.OPTIMIZERS]
+        assign(self.method, files[checkpoint.METHOD], os.path.join(folder, checkpoint.METHOD))
+        source = os.path.join(folder, checkpoint.OPTIMIZERS)
         for name, player in self.players.items():
-            checkpoint.restore_optimizer(player.layer, player.optimizer, files[checkpoint.OPTIMIZERS][name])
+            if not isinstance(optimizers, dict) or 'LR_Scheduler' not in (optimizers.get(name) or ()):
+                raise InputError(f'{source}: has no state of the player "{name}", so it does not come from this run. '
+                                 'Give another folder.')
+            checkpoint.restore_optimizer(player.layer, player.optimizer, optimizers[name], source)
         if self.ema is not None:
             if checkpoint.EMA not in files:
                 raise InputError(f'--resume_model {folder}: has no {checkpoint.EMA}: that run was without --use_ema.')
-            self.ema.net.set_state_dict(files[checkpoint.EMA])
+            assign(self.ema.net, files[checkpoint.EMA], os.path.join(folder, checkpoint.EMA))
         if states['scaler']:
             self.precision.scaler.load_state_dict(states['scaler'])
-        self.best, self.scores = states['best'], {key: states[key] for key in ('mIoU', 'Acc')}
+        self.best = {key: states['best'][key] for key in self.best}  # these very key objects: pickle tells them apart
+        self.scores = {key: states[key] for key in self.scores}
         self.clock.iter = states['iter']
         logger.info(f'Resumed from {folder} at iter {self.clock.iter}')
