@@ -1,0 +1,433 @@
+"""Whatever is wrong with what the user gives: one line that says where, what and what to do; exit code 2; no traces."""
+
+import errno
+import os
+import pickle
+import resource
+import shutil
+
+import cv2
+import numpy as np
+import paddle
+import pytest
+
+from .conftest import Toy, one_line
+
+HALF = ['--label_ratio', 0.5]
+
+
+def section(recipe, path):
+    """The dict that holds the last key of 'a.b.0.c', and that key."""
+    *parents, key = [int(word) if word.isdigit() else word for word in path.split('.')]
+    for parent in parents:
+        recipe = recipe[parent]
+    return recipe, key
+
+
+# The recipe
+
+def test_no_such_config(toy, refused):
+    refused('--config', 'recipes/none.yml', says=['recipes/none.yml', 'no such file', 'configs/'])
+
+
+def test_config_is_no_yaml(toy, refused):
+    (toy.folder / 'recipe.txt').write_text('batch_size: 2')
+    refused('--config', 'recipe.txt', says=['recipe.txt', 'not a YAML file'])
+
+
+@pytest.mark.parametrize('text, line', [
+    ('iters: 6\nmodel: {type: ENet\noptimizer: x\n', 3), ('iters: 6\n\tbatch_size: 2', 2),
+    ('iters: 6\nmodel:\n  type: ENet\n num_classes: 3\n', 4)], ids=['brace', 'tab', 'indent'])
+def test_yaml_syntax(toy, refused, text, line):
+    (toy.folder / 'broken.yml').write_text(text)
+    refused('--config', 'broken.yml', says=[f'broken.yml:{line}', 'not valid YAML'])
+
+
+def test_yaml_without_settings(toy, refused):
+    (toy.folder / 'empty.yml').write_text('# nothing\n')
+    refused('--config', 'empty.yml', says=['empty.yml', 'no settings'])
+
+
+def test_missing_base(toy, refused):
+    toy.recipe['_base_'] = '../_base_/none.yml'
+    refused(says=['_base_/none.yml', 'recipe.yml', 'No such file'])
+
+
+@pytest.mark.parametrize('path, nearest', [
+    ('itres', 'iters'), ('train_dataset.trian_path', 'train_path'), ('model.num_clases', 'num_classes'),
+    ('train_dataset.transforms.0.cropsize', 'crop_size'), ('optimizer.momentun', 'momentum'),
+    ('lr_scheduler.powr', 'power'), ('method.lamda_adv', 'lambda_adv'), ('semi.label_rate', 'label_ratio'),
+    ('players.discriminator.optimiser', 'optimizer')])
+def test_unknown_key(toy, refused, path, nearest):
+    toy.recipe.update(semi={}, players={'discriminator': {}})
+    target, key = section(toy.recipe, path)
+    target[key] = 1
+    refused(*HALF, says=['recipe.yml', path.split('.')[-1], f'Did you mean "{nearest}"?'])
+
+
+@pytest.mark.parametrize('path, wrong, nearest, other', [
+    ('method.type', 'AdvSemSeg', 'AdvSemiSeg', 'Supervised'),
+    ('model.type', 'DeeplabV3', 'DeepLabV3', 'BiSeNetV2'),
+    ('model.backbone.type', 'MobileNetV3_smal_x0_35', 'MobileNetV3_small_x0_35', 'ResNet18_vd'),
+    ('train_dataset.type', 'Datset', 'Dataset', 'Cityscapes'),
+    ('train_dataset.transforms.3.type', 'Normalise', 'Normalize', 'RandomDistort'),
+    ('optimizer.type', 'Adm', 'Adam', 'SGD'),
+    ('lr_scheduler.type', 'PolyDecay', 'PolynomialDecay', 'StepDecay'),
+    ('loss.types.0.type', 'CrossEntropyLos', 'CrossEntropyLoss', 'DiceLoss')])
+def test_unknown_type(toy, refused, path, wrong, nearest, other):
+    target, key = section(toy.recipe, path)
+    target[key] = wrong
+    refused(*HALF, says=[wrong, f'Did you mean "{nearest}"?', other])
+
+
+def test_unknown_method_flag(toy, refused):
+    refused(*HALF, '--method', 'AdvSemSeg', says=['AdvSemSeg', 'Did you mean "AdvSemiSeg"?', 'Supervised'])
+
+
+@pytest.mark.parametrize('path, value', [
+    ('semi', 5), ('semi.unlabeled', 5), ('method', 'AdvSemiSeg'), ('model', 'ENet'), ('optimizer', 'SGD'),
+    ('train_dataset', []), ('val_dataset', 'val.txt'), ('lr_scheduler', 0.1), ('loss', 'CrossEntropyLoss'),
+    ('_base_', 5), ('loss.types', 'CrossEntropyLoss'), ('train_dataset.transforms', {'type': 'Normalize'}),
+    ('train_dataset.transforms.0', 'Normalize'), ('train_dataset.transforms', None), ('test_config', 3), ('players', 3),
+    ('players', {'discriminator': 3}), ('train_dataset.num_classes', 'three'), ('model.num_classes', 0),
+    ('train_dataset.transforms.0.crop_size', 'big'), ('lr_scheduler.learning_rate', [1]), ('method.ndf', 'many')])
+def test_value_of_another_kind(toy, refused, path, value):
+    toy.recipe['semi'] = {'label_ratio': 0.5}
+    target, key = section(toy.recipe, path)
+    target[key] = value
+    refused()
+
+
+def test_section_without_type(toy, refused):
+    del toy.recipe['model']['type']
+    refused(says=['recipe.yml', 'model', 'type'])
+
+
+def test_missing_section(toy, refused):
+    del toy.recipe['loss']
+    refused(says=['recipe.yml', 'loss'])
+
+
+@pytest.mark.parametrize('wrong', ['lr', 'lr=', '=0.1', 'a.b.c=1', 'optimizer.type.x=1', 'batch_size=few', 'itres=5',
+                                   'lr_scheduler.learning_rate=fast'])
+def test_opts(toy, refused, wrong):
+    refused('--opts', wrong, says=wrong.partition('=')[0].split('.')[-1] or '--opts')
+
+
+@pytest.mark.parametrize('key', ['batch_size', 'iters'])
+@pytest.mark.parametrize('value', [0, -1])
+def test_batch_size_and_iters(toy, refused, key, value):
+    refused(f'--{key}', value, says=[key, str(value), 'at least 1'])
+    toy.recipe[key] = value
+    refused(says=[key, str(value), 'at least 1'])
+
+
+@pytest.mark.parametrize('flag, value', [
+    ('learning_rate', 0), ('learning_rate', 'nan'), ('save_interval', 0), ('log_iters', 0), ('keep_checkpoint_max', 0),
+    ('num_workers', -1), ('early_stop_intervals', 0), ('seed', -1), ('repeats', 0), ('cpu_threads', 0)])
+def test_numbers(refused, flag, value):
+    refused(f'--{flag}', value, says=[flag, str(value)])
+
+
+@pytest.mark.parametrize('flags', [['--iters', 'many'], ['--itres', 5], ['--device', 'tpu'], ['--opts']])
+def test_flags(refused, flags):
+    refused(*flags, says=[flags[0], '--help'])
+
+
+def test_gpu_on_a_cpu_build(refused):
+    if paddle.is_compiled_with_cuda():
+        pytest.skip('this Paddle has CUDA')
+    refused('--device', 'gpu', says=['--device gpu', 'CPU build', '--device cpu'])
+
+
+def test_classes_of_model_and_data_differ(toy, refused):
+    toy.recipe['model']['num_classes'] = 5
+    refused(*HALF, says=['recipe.yml', 'num_classes', '3', '5'])
+
+
+def test_evaluation_without_data(toy, refused):
+    del toy.recipe['val_dataset']
+    refused('--do_eval', says=['--do_eval', 'val_dataset'])
+
+
+def test_method_without_unlabeled_images(refused):
+    refused('--method', 'AdvSemiSeg', says=['AdvSemiSeg', '--label_ratio'])
+
+
+# The split
+
+@pytest.mark.parametrize('ratio', ['0', '1', '1.5', '-0.5', 'half', 'nan', '1/8'])
+def test_ratio(toy, refused, ratio):
+    refused('--label_ratio', ratio, says=['label_ratio', ratio, 'above 0 and below 1'])
+    toy.recipe['semi'] = {'label_ratio': ratio}
+    refused(says=['label_ratio', ratio, 'above 0 and below 1'])
+
+
+def test_ratio_without_labeled_images(refused):
+    refused('--label_ratio', 0.05, says=['label_ratio', '0.05', 'of 12', 'at least'])
+
+
+def test_ratio_below_a_batch(refused):
+    refused('--label_ratio', 0.1, says=['1 images', 'batch of 2', '--label_ratio', 'batch_size'])
+
+
+def test_no_such_split(refused):
+    refused('--split_ids', 'none.txt', says=['--split_ids', 'none.txt', 'no such file'])
+
+
+def write_split(toy, labeled, unlabeled):
+    (toy.folder / 'split').mkdir()
+    for name, numbers in (('labeled', labeled), ('unlabeled', unlabeled)):
+        (toy.folder / f'split/{name}.txt').write_text(''.join(f'images/{i:02d}.jpg\n' for i in numbers))
+
+
+def test_labeled_and_unlabeled(toy, refused):
+    write_split(toy, range(6), range(5, 12))
+    refused('--split_ids', 'split', says=['split/unlabeled.txt:1', 'images/05.jpg', 'split/labeled.txt:6', 'Remove'])
+
+
+def test_labeled_and_val(toy, refused):
+    toy.write_list('val', [12, 13, 2])
+    write_split(toy, range(6), range(6, 12))
+    refused('--split_ids', 'split', says=['data/train.txt:3', 'images/02.jpg', 'val', 'Remove'])
+
+
+def test_unknown_id(toy, refused):
+    (toy.folder / 'ids.txt').write_text('01\n77\n')
+    refused('--split_ids', 'ids.txt', says=['ids.txt:2', '"77"', 'dataset_root'])
+
+
+def test_split_of_another_data_set(toy, refused):
+    (toy.folder / 'split.pkl').write_bytes(pickle.dumps(list(range(99))))
+    refused(*HALF, '--split_ids', 'split.pkl', says=['split.pkl', '99 numbers', '0..11'])
+
+
+def test_no_raw_images(toy, refused):
+    (toy.folder / 'raw').mkdir()
+    toy.recipe['semi'] = {'unlabeled': 'raw'}
+    refused(says=['raw', 'no images'])
+
+
+# The data
+
+@pytest.mark.parametrize('name', ['train', 'val'])
+def test_empty_list(toy, refused, name):
+    toy.write_list(name, [])
+    refused(*HALF, says=[f'data/{name}.txt', 'empty', 'image'])
+
+
+def test_no_such_root(toy, refused):
+    toy.recipe['train_dataset']['dataset_root'] = 'dota'
+    refused(says=['dota', 'no such folder', 'recipe'])
+
+
+def test_no_such_list(toy, refused):
+    (toy.folder / 'data/train.txt').unlink()
+    refused(says=['data/train.txt', 'No such file'])
+
+
+def test_list_with_one_column(toy, refused):
+    (toy.folder / 'data/train.txt').write_text('images/00.jpg labels/00.png\nimages/01.jpg\n')
+    refused(says=['data/train.txt:2', '"images/01.jpg"', 'image and label'])
+
+
+@pytest.mark.parametrize('kind', ['image', 'mask'])
+def test_missing_file(toy, refused, kind):
+    path = getattr(toy, kind)(4)
+    path.unlink()
+    refused(says=['data/train.txt:5', path.name, 'no such file', 'dataset_root'])
+
+
+@pytest.mark.parametrize('kind', ['image', 'mask'])
+@pytest.mark.parametrize('content', ['truncated', 'text', 'empty'])
+def test_damaged_file(toy, refused, kind, content):
+    path = getattr(toy, kind)(4)
+    data = path.read_bytes()
+    path.write_bytes({'truncated': data[:len(data) // 2], 'text': b'not an image', 'empty': b''}[content])
+    refused(says=['data/train.txt:5', path.name, 'cannot be decoded', 'Replace'])
+
+
+def test_damaged_val_file(toy, refused):
+    toy.image(13).write_bytes(b'')
+    refused(*HALF, says=['data/val.txt:2', '13.jpg', 'cannot be decoded'])
+
+
+def test_damaged_unlabeled_image(toy, refused):
+    write_split(toy, range(6), range(6, 12))
+    toy.image(7).write_bytes(toy.image(7).read_bytes()[:300])
+    refused('--split_ids', 'split', says=['07.jpg', 'cannot be decoded'])
+
+
+def test_label_beyond_classes(toy, refused):
+    cv2.imwrite(str(toy.mask(4)), np.full([40, 48], 3, 'uint8'))
+    refused(says=['data/train.txt:5', '04.png', 'label 3', 'num_classes is 3', 'ignore_index 255'])
+
+
+def test_rgb_mask(toy, refused):
+    cv2.imwrite(str(toy.mask(4)), np.zeros([40, 48, 3], 'uint8'))
+    refused(says=['data/train.txt:5', '04.png', 'RGB mask', 'convert'])
+
+
+def test_sizes_differ(toy, refused):
+    cv2.imwrite(str(toy.mask(4)), np.zeros([40, 40], 'uint8'))
+    refused(says=['data/train.txt:5', '04.jpg is 48x40', '04.png is 40x40', 'same size'])
+
+
+@pytest.mark.parametrize('damage, says', [
+    (lambda toy: [toy.image(i).write_bytes(b'') for i in range(12)], ['.jpg', 'cannot be read as an image']),
+    (lambda toy: [toy.mask(i).write_bytes(b'') for i in range(12)], ['.png', 'mask']),
+    (lambda toy: [cv2.imwrite(str(toy.mask(i)), np.full([40, 48], 9, 'uint8')) for i in range(12)],
+     ['.png', 'label 9', 'num_classes']),
+    (lambda toy: [cv2.imwrite(str(toy.mask(i)), np.zeros([40, 40], 'uint8')) for i in range(12)],
+     ['.jpg', '.png', 'same size'])], ids=['image', 'mask', 'label', 'size'])
+def test_damage_that_only_training_meets(toy, monkeypatch, capfd, damage, says):
+    """The checks before step one look at some of the files."""
+    monkeypatch.setattr('paddleseg_semi.datasets.checks.quick', lambda *args: None)
+    damage(toy)
+    assert toy.train(*HALF) == 2
+    one_line(capfd.readouterr().err, says)
+
+
+def test_images_of_different_sizes(toy, capfd):
+    toy.recipe['train_dataset']['transforms'] = [{'type': 'Normalize'}]
+    for path in (toy.image(4), toy.mask(4)):
+        cv2.imwrite(str(path), np.zeros([24, 32], 'uint8'))
+    assert toy.train() == 2
+    one_line(capfd.readouterr().err, ['different sizes', 'RandomPaddingCrop'])
+
+
+# Weights and checkpoints
+
+@pytest.fixture(scope='module')
+def trained(shared_toy):
+    """A toy with a run of two iterations in run/, to be copied."""
+    assert shared_toy.train(*HALF, '--iters', 2) == 0
+    return shared_toy.folder / 'run'
+
+
+@pytest.fixture
+def run(toy, trained):
+    """The same run in the toy of one test."""
+    return shutil.copytree(trained, toy.folder / 'run')
+
+
+@pytest.mark.parametrize('tool', ['val', 'predict', 'export'])
+@pytest.mark.parametrize('damage', ['missing', 'truncated', 'foreign', 'classes'])
+def test_weights(toy, run, refused, tool, damage):
+    weights = run / 'iter_2/model.pdparams'
+    flags = {'val': ['--report_dir', 'run/report'], 'export': ['--save_dir', 'run/export'],
+             'predict': ['--save_dir', 'run/result', '--image_path', 'data/images']}[tool]
+    says = ['run/iter_2/model.pdparams']
+    if damage == 'missing':
+        weights.unlink()
+        says += ['No such file']
+    elif damage == 'truncated':
+        weights.write_bytes(weights.read_bytes()[:5000])
+        says += ['truncated']
+    elif damage == 'foreign':
+        paddle.save(paddle.nn.Linear(2, 2).state_dict(), str(weights))
+        says += ['DeepLabV3', 'Give weights of this network']
+    else:
+        for name in ('model', 'train_dataset', 'val_dataset'):
+            toy.recipe[name]['num_classes'] = 4
+        says += ['num_classes', '3', '4']
+    toy.flags()
+    refused('--config', 'recipe.yml', '--model_path', 'run/iter_2/model.pdparams', '--device', 'cpu', *flags,
+            tool=tool, says=says)
+
+
+def test_no_such_pretrained_weights(toy, refused):
+    toy.recipe['model']['pretrained'] = 'none.pdparams'
+    refused(says=['none.pdparams'])
+
+
+def test_no_such_checkpoint(refused):
+    refused(*HALF, '--resume_model', 'run/iter_7', says=['--resume_model run/iter_7', 'no such folder', 'latest'])
+
+
+@pytest.mark.parametrize('part', ['model.pdparams', 'model.pdopt', 'model.pdstates', 'method.pdparams'])
+@pytest.mark.parametrize('wanted', ['run/iter_2', 'latest'])
+def test_missing_part(run, refused, part, wanted):
+    (run / 'iter_2' / part).unlink()
+    refused(*HALF, '--iters', 2, '--resume_model', wanted, says=['--resume_model', 'iter_2', part, 'missing'])
+
+
+PARTS = ['model.pdopt', 'model.pdstates', 'method.pdparams']
+
+
+@pytest.mark.parametrize('part', PARTS)
+def test_truncated_checkpoint(run, refused, part):
+    path = run / 'iter_2' / part
+    path.write_bytes(path.read_bytes()[:-20])
+    refused(*HALF, '--iters', 2, '--resume_model', 'latest', says=[part, 'truncated'])
+
+
+@pytest.mark.parametrize('content', [{'a': 1}, [1, 2], {'model': [1]}, {}], ids=str)
+@pytest.mark.parametrize('part', PARTS)
+def test_foreign_checkpoint(run, refused, part, content):
+    paddle.save(content, str(run / 'iter_2' / part))
+    refused(*HALF, '--iters', 2, '--resume_model', 'latest', says=[part])
+
+
+@pytest.fixture(scope='module')
+def run_of_another_network(tmp_path_factory):
+    toy = Toy(tmp_path_factory.mktemp('other'))
+    toy.recipe['model']['aspp_out_channels'] = 8
+    assert toy.train(*HALF, '--iters', 2) == 0
+    return toy.folder / 'run'
+
+
+@pytest.mark.parametrize('part', PARTS)
+def test_checkpoint_of_another_network(run, run_of_another_network, refused, part):
+    shutil.copy(run_of_another_network / 'iter_2' / part, run / 'iter_2')
+    says = ['model.aspp_out_channels: 8, not 16'] if part == 'model.pdstates' else [part, '8', 'aspp']
+    refused(*HALF, '--iters', 2, '--resume_model', 'latest', says=['iter_2', *says])
+
+
+# The disk
+
+def test_disk_full_while_saving(toy, capfd, monkeypatch):
+    """The first of two checkpoints survives, and the run goes on from it as if nothing had happened."""
+    flags = [*HALF, '--save_interval', 2, '--iters', 4]
+    assert toy.train(*flags) == 0
+    undisturbed = toy.files('iter_4')
+    shutil.rmtree(toy.folder / 'run')
+
+    save, limit = paddle.save, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save_on_a_full_disk(content, path):
+        if 'iter_4' in path:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+        save(content, path)
+
+    monkeypatch.setattr(paddle, 'save', save_on_a_full_disk)
+    capfd.readouterr()
+    try:
+        assert toy.train(*flags) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    one_line(capfd.readouterr().err, ['run/iter_4', os.strerror(errno.EFBIG), '--resume_model latest'])
+    assert [name for name in os.listdir(toy.folder / 'run') if 'iter' in name] == ['iter_2']
+    monkeypatch.undo()
+    assert toy.train(*flags, '--resume_model', 'latest') == 0
+    assert toy.files('iter_4') == undisturbed
+
+
+def test_disk_full_while_logging(toy, capfd):
+    (toy.folder / 'run').mkdir()
+    (toy.folder / 'run/train.log').symlink_to('/dev/full')
+    assert toy.train('--log_iters', 1) == 1
+    one_line(capfd.readouterr().err, [os.strerror(errno.ENOSPC), 'free some space'])
+
+
+@pytest.mark.parametrize('place', ['data/train.txt/run', '/proc/run'])
+def test_save_dir(toy, refused, place):
+    refused('--save_dir', place, says=['--save_dir', place, 'cannot be written'])
+
+
+@pytest.mark.parametrize('tool, flag', [('val', '--report_dir'), ('predict', '--save_dir'), ('export', '--save_dir')])
+def test_result_dir(toy, refused, tool, flag):
+    toy.flags()
+    images = ['--image_path', 'data/images'] if tool == 'predict' else []
+    refused('--config', 'recipe.yml', '--device', 'cpu', flag, 'data/train.txt/results', *images, tool=tool,
+            says=[flag, 'data/train.txt/results', 'cannot be written'])
