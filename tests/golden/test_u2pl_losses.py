@@ -5,6 +5,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 from conftest import close, golden, tensor
+from u2pl_draws import Replay, fill, rows_of
 
 from paddleseg_semi.losses.adversarial import one_hot
 from paddleseg_semi.losses.contrast import (
@@ -25,43 +26,6 @@ IGNORE = 255
 
 def cases(topic):
     return [pytest.param(case, id=name) for name, case in golden(f'u2pl_{topic}_*.npz')]
-
-
-def rows_of(bank, number):
-    """The vectors of one class, oldest first."""
-    size = bank.size[number].item()
-    return bank.take(tensor([number]), paddle.arange(size).unsqueeze(0))[0][0].numpy()
-
-
-def fill(bank, case, prefix='bank_init_'):
-    """Puts the vectors of a case into an empty bank."""
-    for number in range(len(bank.size)):
-        vectors = case[f'{prefix}{number:02d}']
-        if len(vectors):
-            keys = np.zeros((len(bank.size), *vectors.shape), 'float32')
-            keys[number] = vectors
-            count = (np.arange(len(bank.size)) == number) * len(vectors)
-            bank.push(tensor(keys), tensor(count))
-
-
-class Replay:
-    """The draws of the authors' run, class by class, in the place of `draw_uniformly`."""
-
-    def __init__(self, case, prefix=''):
-        count = int(case[f'{prefix}draw_count'])
-        self.draws = iter([case[f'{prefix}draw_{number:02d}'] for number in range(count)])
-        self.highs = iter(case[f'{prefix}draw_high'])
-
-    def __call__(self, anchors, keys, num_queries, num_negatives):
-        drawn = [np.zeros((len(anchors), number), 'int64') for number in (num_queries, num_queries * num_negatives)]
-        for row in np.flatnonzero(anchors.numpy() * keys.numpy()):
-            for numbers, high in zip(drawn, (anchors, keys)):
-                assert next(self.highs) == high[row].item()
-                numbers[row] = next(self.draws)
-        return map(tensor, drawn)
-
-    def is_used_up(self):
-        return not list(self.draws)
 
 
 @pytest.mark.parametrize('case', cases('sup_loss'))

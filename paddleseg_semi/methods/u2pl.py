@@ -1,0 +1,215 @@
+"""U2PL (Wang et al., "Semi-Supervised Semantic Segmentation Using Unreliable Pseudo-Labels", CVPR 2022)."""
+
+import paddle
+import paddle.distributed as dist
+import paddle.nn.functional as F
+from paddle import nn
+
+from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.errors import InputError, nearest
+from paddleseg_semi.losses.adversarial import one_hot
+from paddleseg_semi.losses.contrast import (
+    Contrast,
+    assign_roles,
+    entropy,
+    percentiles,
+    reliable_cross_entropy,
+    shrink,
+    spilled_one_hot,
+)
+from paddleseg_semi.methods.base import Method
+from paddleseg_semi.methods.common import joined
+from paddleseg_semi.models.bank import Bank
+from paddleseg_semi.models.ema import EMA
+from paddleseg_semi.models.modes import evaluating
+from paddleseg_semi.models.projector import Projector
+from paddleseg_semi.models.tap import Tap, find_classifier, new_probe
+from paddleseg_semi.transforms.mixing import PARTNERS, class_masks, half_boxes, partners, paste
+
+MIXES = ('cutmix', 'cutout', 'classmix', 'none')
+
+
+@METHODS.add_component
+class U2PL(Method):
+    """Where the teacher is sure, its labels train the student. Where it is not, it still knows what a pixel is *not*:
+    such pixels are kept per class, as negatives of a contrastive loss.
+
+    Args:
+        task (Task): what is to be learned.
+        warmup (int|float): labeled images only until then, in updates (500) or as a share of the run (0.0125).
+        teacher_start (int|float): from `warmup` until then the teacher is a copy of the student, after it a follower.
+        epochs (int): the percentiles move so many times in a run.
+        ema_decay (float): of the teacher, 0..1.
+        unsup_weight (float): λ_u.
+        contra_weight (float): λ_c.
+        keep_percent (float): share of the pixels, 0..100, whose pseudo labels train at the start; 100 at the end.
+        alpha (float): α_0, share of the pixels, 0..100, that are anchors for being sure, and as many keys for being
+            unsure, at the start; 0 at the end.
+        mix (str): what is done to unlabeled images: 'cutmix', 'cutout', 'classmix' or 'none'.
+        mix_prob (float): how often, 0..1; one decision for a batch.
+        partner (str): with which image of the batch: 'other', 'reversed' or 'same'.
+        feature_layer (str, optional): the input of this layer is projected; null finds the classifier.
+        rep_channels (int): D, what it is projected to.
+        num_queries (int): anchors per class and step.
+        num_negatives (int): keys per anchor.
+        temperature (float): τ.
+        low_rank (int): r_l, rank from which a class is one the pixel is not; at most C - 1.
+        high_rank (int): r_h, rank from which it is too far off to teach anything.
+        anchor_threshold (float): δ_p, probability of its class, 0..1, above which a pixel is an anchor.
+        key_threshold (float): δ_n, probability below which it can be a key.
+        unsure_keys (bool): keys are among the `alpha` least sure pixels; False: anywhere.
+        paper_keys (bool): keys of a class come from all pixels that are not of it, as the paper says, and not only
+            from those pseudo-labeled so, as the authors' program has it.
+        bank_size (int): keys stored per class.
+        bank_first (int): keys stored of class 0.
+        keys_per_step (int): at most so many keys of a class are stored per step and rank.
+        prototype_decay (float): positives remember earlier steps with up to this weight, 0..1; 0: they do not.
+        reference_quirks (bool): as the published program, give all labels of a batch to its first image, compare
+            anchors of class i with keys of the i-th class present, divide λ_c by the number of ranks, and let padding
+            count as image.
+    """
+
+    def __init__(self, task, warmup=0.0125, teacher_start=0.025, epochs=80, ema_decay=0.99, unsup_weight=1.,
+                 contra_weight=0.1, keep_percent=80, alpha=20, mix='cutmix', mix_prob=0.5, partner='other',
+                 feature_layer=None, rep_channels=256, num_queries=256, num_negatives=50, temperature=0.5, low_rank=3,
+                 high_rank=20, anchor_threshold=0.3, key_threshold=1., unsure_keys=True, paper_keys=False,
+                 bank_size=30000, bank_first=50000, keys_per_step=2048, prototype_decay=0., reference_quirks=False):
+        super().__init__(task)
+        for key, value, known in (('mix', mix, MIXES), ('partner', partner, PARTNERS)):
+            if value not in known:
+                raise InputError(f'method.{key}: {value}: give one of {", ".join(known)}.{nearest(value, known)}')
+        self.feature_layer = feature_layer or find_classifier(self.model, task.num_classes)
+        with evaluating(self.model), paddle.no_grad(), Tap(self.model, self.feature_layer) as tap:
+            self.model(new_probe())
+        self.projector = Projector(tap.value.shape[1], rep_channels)
+        self.teacher = EMA(self._student(), ema_decay, buffers='own')
+        self.bank = Bank([bank_first] + [bank_size] * (task.num_classes - 1), rep_channels)
+        if prototype_decay:
+            self.register_buffer('prototypes', paddle.zeros([task.num_classes, 1, rep_channels]))
+        self.contrast = Contrast(num_queries, num_negatives, temperature, keys_per_step, by_position=reference_quirks)
+        self.ranks = {'low_rank': min(low_rank, task.num_classes - 1), 'high_rank': high_rank,
+                      'threshold': anchor_threshold, 'negative_threshold': key_threshold, 'any_label': paper_keys}
+        self.warmup, self.teacher_start, self.epochs = warmup, teacher_start, epochs
+        self.unsup_weight, self.contra_weight = unsup_weight, contra_weight
+        self.keep_percent, self.alpha, self.unsure_keys = keep_percent, alpha, unsure_keys
+        self.mix, self.mix_prob, self.partner = mix, mix_prob, partner
+        self.prototype_decay, self.reference_quirks = prototype_decay, reference_quirks
+        self._teaches = False
+
+    def _student(self):
+        return nn.LayerDict({'model': self.model, 'projector': self.projector})
+
+    def players(self):
+        """One player: the recipe's optimizer trains the projector with the model."""
+        return {'model': self._student()}
+
+    @property
+    def deployed(self):
+        return self.teacher.net['model'] if self._teaches else self.model
+
+    def step(self, batch, clock):
+        labeled = batch['labeled']
+        if not clock.reached(self.warmup):
+            return self._warm_up(labeled)
+        if clock.since(self.warmup) < 1:  # the first of these steps
+            self.teacher.update(self._student(), 0)
+        img, pseudo, conf = self._pseudo_labeled(batch['unlabeled'], clock)
+        known = pseudo != self.ignore_index                                                 # [B, H, W]
+        img, count = joined(labeled['img'], img), len(labeled['img'])
+        logits, _, rep = self._look(self._student(), img)
+        with paddle.no_grad():  # in train mode: its statistics live on these passes alone
+            self.teacher.net.train()
+            logits_t, score_t, rep_t = self._look(self.teacher.net, img)
+            unsure = entropy(F.softmax(logits_t[0][count:], axis=1))                        # [B, H, W]
+        reliable, low, high = self._split(unsure, known, clock)
+
+        known = paddle.concat([labeled['label'] != self.ignore_index, known])
+        low, high = (paddle.concat([known[:count], mask]) for mask in (low, high))
+        contra = self._contrast(rep, rep_t, score_t, paddle.concat([labeled['label'], pseudo]), known, low, high,
+                                count, clock)
+        losses = {'sup': self.supervised(labeled, [output[:count] for output in logits]),
+                  'unsup': self.unsup_weight * reliable_cross_entropy(logits[0][count:], pseudo, reliable),
+                  'contra': self.contra_weight * contra}
+        return losses, self._stats(reliable.astype('float32').mean(), conf)
+
+    def _warm_up(self, labeled):
+        """Labeled images only. The teacher looks on, for its running statistics."""
+        with paddle.no_grad():
+            self.teacher.net.train()
+            self._look(self.teacher.net, labeled['img'])
+        zero = paddle.zeros([])
+        return {'sup': self.supervised(labeled), 'unsup': zero, 'contra': zero}, self._stats(zero, zero)
+
+    def _stats(self, kept, conf):
+        filled = self.bank.size.sum().astype('float32') / (len(self.bank.table) - 1)
+        return {'kept': kept, 'conf': conf.mean(), 'bank': filled}
+
+    def _look(self, net, img):
+        """A network's outputs, its logits at the size of the features, and the projected features."""
+        model = net['model']
+        with Tap(model, self.feature_layer) as feature, Tap(model, self.feature_layer, 'output') as output:
+            logits = model(img)
+        score, shape = output.value, [len(img), self.num_classes, *feature.value.shape[2:]]
+        if not isinstance(score, paddle.Tensor) or list(score.shape) != shape:  # the layer named does not classify
+            score = F.interpolate(logits[0], shape[2:], mode='bilinear', align_corners=True)
+        return logits, score, net['projector'](feature.value)
+
+    def _pseudo_labeled(self, unlabeled, clock):
+        """Unlabeled images as the student sees them, the teacher's labels for them, and how sure it was."""
+        img = unlabeled['weak']
+        pseudo, conf = self.pseudo_label(img, self.teacher.net['model'])                    # [B, H, W]
+        if not self.reference_quirks:
+            pseudo = paddle.where(unlabeled['valid'], pseudo, paddle.full_like(pseudo, self.ignore_index))
+        rng = clock.rng('mix')
+        if self.mix == 'none' or rng.random() >= self.mix_prob:
+            return img, pseudo, conf
+        if self.mix == 'classmix':
+            mask = class_masks(rng, pseudo, self.num_classes)
+        else:
+            mask = half_boxes(rng, len(img), img.shape[2:])
+        if self.mix == 'cutout':
+            return paste(mask, 0., img), paste(mask, self.ignore_index, pseudo), conf
+        return *(paste(mask, partners(value, self.partner), value) for value in (img, pseudo)), conf
+
+    def _split(self, unsure, known, clock):
+        """By entropy: reliable pixels, those sure to be anchors, those unsure enough to be keys; all [B, H, W] bool."""
+        left = 1 - clock.iter * self.epochs // clock.iters / self.epochs
+        alpha = self.alpha * left
+        percents = 100 - (100 - self.keep_percent) * left, alpha, 100 - alpha
+        keep, low, high = percentiles(unsure, known, percents)
+        return known & (unsure < keep), known & (unsure <= low), known & (unsure >= high) if self.unsure_keys else known
+
+    def _contrast(self, rep, rep_t, score_t, label, known, low, high, count, clock):
+        """The contrastive loss at the size of the features."""
+        label, known, low, high = (shrink(maps, rep.shape[2:]) for maps in (label, known, low, high))
+        if self.reference_quirks:
+            classes = paddle.concat([spilled_one_hot(label[part], self.num_classes, known[part])
+                                     for part in (slice(None, count), slice(count, None))])
+        else:
+            classes = one_hot(label, self.num_classes, known) > 0
+        roles = assign_roles(classes, F.softmax(score_t, axis=1), low, high, count, **self.ranks)
+        ranks = dist.get_world_size()
+        if not self.prototype_decay:
+            loss, _ = self.contrast.loss(rep, rep_t, roles, self.bank)
+        else:
+            decay = min(1 - 1 / max(clock.since(self.warmup), 1.), self.prototype_decay)
+            loss, prototypes = self.contrast.loss(rep, rep_t, roles, self.bank, self.prototypes, decay)
+            if ranks > 1:  # what a checkpoint holds is the same on every rank
+                dist.all_reduce(prototypes)
+            paddle.assign(prototypes / ranks, self.prototypes)
+        return loss / ranks if self.reference_quirks else loss
+
+    def after_update(self, clock):
+        before = clock.since(self.warmup) - 1  # the clock has ticked
+        self._teaches = before >= 0
+        if self._teaches:
+            self.teacher.update(self._student(), before if clock.since(self.teacher_start) >= 1 else 0)
+
+    def explain(self, unlabeled, clock):
+        net = self.teacher.net['model'] if clock.reached(self.warmup) else self.model
+        with evaluating(net), paddle.no_grad():
+            prob = F.softmax(net(unlabeled['weak'])[0], axis=1)
+            pseudo = prob.argmax(1)
+            conf = prob.take_along_axis(pseudo.unsqueeze(1), 1).squeeze(1)
+            reliable, _, _ = self._split(entropy(prob), unlabeled['valid'], clock)
+        return pseudo, conf, reliable & paddle.full_like(reliable, clock.reached(self.warmup))
