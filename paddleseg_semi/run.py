@@ -1,7 +1,9 @@
-"""A training run, put together from a recipe and the flags of tools/train.py."""
+"""A training run, put together from a recipe and options."""
 
 import functools
 import os
+from dataclasses import dataclass
+from fractions import Fraction
 
 import paddle
 from paddleseg.utils import logger, utils
@@ -20,24 +22,58 @@ _AT_LEAST = {'save_interval': 1, 'log_iters': 1, 'keep_checkpoint_max': 1, 'repe
              'early_stop_intervals': 1}
 
 
-def check_flags(args):
-    """Refuses what tools/train.py takes but cannot do; InputError names the flag."""
-    for flag, least in _AT_LEAST.items():
-        value = getattr(args, flag)
-        if value is not None and value < least:
-            raise InputError(f'--{flag} {value}: give a whole number of at least {least}.')
-    if args.data_format != 'NCHW':
-        raise InputError('--data_format NHWC: training methods work on NCHW; leave the flag out.')
-    if args.use_multilabel:
-        raise InputError('--use_multilabel: PaddleSeg 2.8 has no multi-label data sets or losses; leave the flag out.')
+@dataclass
+class Options:
+    """What is no part of a recipe: the flags of tools/train.py of the same names.
+
+    Attributes:
+        save_interval (int|str): iterations between checkpoints, or their share of the run, such as '1/3'.
+
+    Raises:
+        InputError: a value that cannot be used, naming the flag.
+    """
+
+    save_dir: str = './output'
+    num_workers: int = 0
+    do_eval: bool = False
+    use_vdl: bool = False
+    use_ema: bool = False
+    resume_model: str = None
+    save_interval: int = 1000
+    log_iters: int = 10
+    keep_checkpoint_max: int = 5
+    early_stop_intervals: int = None
+    seed: int = 0
+    precision: str = 'fp32'
+    amp_level: str = 'O1'
+    profiler_options: str = None
+    repeats: int = 1
+
+    def __post_init__(self):
+        for name, least in _AT_LEAST.items():
+            value = getattr(self, name)
+            if name == 'save_interval' and isinstance(value, str):
+                self.save_interval = _share(value)
+            elif value is not None and (not isinstance(value, int) or value < least):
+                raise InputError(f'--{name} {value}: give a whole number of at least {least}.')
 
 
-def build_trainer(config, args, rank=0, ranks=1):
+def _share(text):
+    try:
+        share = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        share = 0
+    if 0 < share <= 1:
+        return share
+    raise InputError(f'--save_interval {text}: give a whole number of iterations, or a share of the run such as 1/3.')
+
+
+def build_trainer(config, options, rank=0, ranks=1):
     """Everything checked and built, resumed if asked for, and only then something written.
 
     Args:
         config (SemiConfig): the recipe.
-        args (argparse.Namespace): flags of tools/train.py.
+        options (Options): how to run it.
         rank, ranks (int): this process and how many there are.
 
     Returns:
@@ -46,53 +82,54 @@ def build_trainer(config, args, rank=0, ranks=1):
     Raises:
         InputError: anything in recipe, data, flags or checkpoint that cannot be used.
     """
-    utils.set_seed(args.seed)
-    builder = SemiBuilder(config, args.seed, rank, ranks)
+    utils.set_seed(options.seed)
+    builder = SemiBuilder(config, options.seed, rank, ranks)
     split = builder.split()
     builder.check_data(split)
     method = builder.method()
     players = builder.players(method)
-    sizes = builder.stream_sizes(method, split, args.repeats)
+    sizes = builder.stream_sizes(method, split, options.repeats)
     parallel.broadcast(method)
 
-    clock = Clock(config.iters, args.seed, rank)
-    identity = {'config': config.dic, 'split': split.digest if split else 'all labeled', 'seed': args.seed,
-                'ranks': ranks}
-    checkpoints = Checkpoints(args.save_dir, identity, args.keep_checkpoint_max)
+    clock = Clock(config.iters, options.seed, rank)
+    interval = options.save_interval * (config.iters if isinstance(options.save_interval, Fraction) else 1)
+    identity = {'config': config.dic, 'split': split.digest if split else 'all labeled', 'seed': options.seed,
+                'ranks': ranks, 'repeats': options.repeats, 'precision': options.precision}
+    checkpoints = Checkpoints(options.save_dir, identity, options.keep_checkpoint_max)
     labeled, batch_size = sizes['labeled']
-    journal = Journal(args.save_dir, clock, len(labeled) // (batch_size * ranks), batch_size, args.log_iters,
+    journal = Journal(options.save_dir, clock, len(labeled) // (batch_size * ranks), batch_size, options.log_iters,
                       writes=rank == 0)
-    precision = Precision(args.precision, args.amp_level)
+    precision = Precision(options.precision, options.amp_level)
     trainer = Trainer(method, {}, players, clock, journal, checkpoints,
-                      Plan(args.save_interval, args.early_stop_intervals, args.profiler_options),
-                      _evaluation(builder, args) if args.do_eval else None, precision,
-                      EMA(method.deployed, 0.999) if args.use_ema else None)
-    folder = checkpoints.find(args.resume_model) if args.resume_model else None
+                      Plan(interval, options.early_stop_intervals, options.profiler_options),
+                      _evaluation(builder, options) if options.do_eval else None, precision,
+                      EMA(method.deployed, 0.999) if options.use_ema else None)
+    folder = checkpoints.find(options.resume_model) if options.resume_model else None
     if folder:
         trainer.resume(folder)
     if rank == 0:
         checkpoints.prepare(fresh=folder is None)
         if split:
-            split.write(os.path.join(args.save_dir, 'split'), builder.train_dataset)
-        if args.use_vdl:
+            split.write(os.path.join(options.save_dir, 'split'), builder.train_dataset)
+        if options.use_vdl:
             journal.open_vdl()
     if split:
         logger.info(f'Split: {len(split.labeled)} labeled, {len(split.unlabeled)} unlabeled images ({split.source}, '
                     f'sha256 {split.digest[:12]})')
     logger.info(f'Method: {type(method).__name__}; streams: ' + ', '.join(
         f'{name} {len(stream)} images, batch {size}' for name, (stream, size) in sizes.items()))
-    trainer.streams = builder.streams(sizes, clock.iter, args.num_workers)
+    trainer.streams = builder.streams(sizes, clock.iter, options.num_workers)
     return trainer
 
 
-def _evaluation(builder, args):
+def _evaluation(builder, options):
     if not builder.config.val_dataset_cfg:
         raise InputError('--do_eval: the recipe has no val_dataset. Add one, or leave the flag out.')
-    return functools.partial(evaluate, eval_dataset=builder.val_dataset, num_workers=min(args.num_workers, 1),
-                             precision=args.precision, amp_level=args.amp_level, **builder.config.test_config)
+    return functools.partial(evaluate, eval_dataset=builder.val_dataset, num_workers=min(options.num_workers, 1),
+                             precision=options.precision, amp_level=options.amp_level, **builder.config.test_config)
 
 
-def train(config, args):
+def train(config, options):
     """Runs tools/train.py's work in this process.
 
     Returns:
@@ -100,6 +137,6 @@ def train(config, args):
     """
     rank, ranks = parallel.start()
     with paddle.utils.unique_name.guard():
-        trainer = build_trainer(config, args, rank, ranks)
+        trainer = build_trainer(config, options, rank, ranks)
         trainer.train()
     return trainer.checkpoints.written() if rank == 0 else []

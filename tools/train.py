@@ -1,5 +1,7 @@
 """Trains a PaddleSeg recipe, with --label_ratio semi-supervised."""
 
+from dataclasses import fields
+
 from cli import Parser, add_device_flags, run
 
 parser = Parser('Train a PaddleSeg recipe; --label_ratio (or --split_ids) makes it semi-supervised.')
@@ -7,6 +9,7 @@ add = parser.add_argument
 add('--config', required=True, help='recipe (YAML)')
 add('--label_ratio', '--labeled_ratio', default=None, help='share of the training images that keep their masks, 0..1')
 add('--split_ids', default=None, help='which images keep their masks: a list, a split folder, or a pickled permutation')
+add('--extra_labeled', nargs='+', default=None, help='lists of images with (pseudo) masks that are trained on as well')
 add('--method', '--ssl_method', default=None, help='training method or preset of configs/_base_/methods (AdvSemiSeg)')
 add('--save_dir', default='./output', help='where checkpoints, logs and pictures go')
 add('--num_workers', type=int, default=0, help='loader processes per stream')
@@ -39,10 +42,16 @@ def main(args):
     from paddleseg_semi import run as runs
     from paddleseg_semi import runtime
     from paddleseg_semi.cvlibs import SemiConfig
+    from paddleseg_semi.errors import InputError
 
-    runs.check_flags(args)
+    if args.data_format != 'NCHW':
+        raise InputError('--data_format NHWC: training methods work on NCHW; leave the flag out.')
+    if args.use_multilabel:
+        raise InputError('--use_multilabel: PaddleSeg 2.8 has no multi-label data sets or losses; leave the flag out.')
+    options = runs.Options(**{field.name: getattr(args, field.name) for field in fields(runs.Options)})
     config = SemiConfig(args.config, args.opts, batch_size=args.batch_size, iters=args.iters, method=args.method,
-                        learning_rate=args.learning_rate, label_ratio=args.label_ratio, split_ids=args.split_ids)
+                        learning_rate=args.learning_rate, label_ratio=args.label_ratio, split_ids=args.split_ids,
+                        extra_labeled=args.extra_labeled)
     if args.to_static_training:
         config.dic['to_static_training'] = True
     runtime.set_device(args.device)
@@ -51,7 +60,7 @@ def main(args):
     utils.show_cfg_info(config)
     if config.by_default:
         logger.info(f'No method given: unlabeled images are used by {config.dic["method"]["type"]}.')
-    for path in runs.train(config, args):
+    for path in runs.train(config, options):
         logger.info(f'Written: {path}')
 
 

@@ -1,6 +1,7 @@
 """From a recipe to the objects of a run."""
 
 import copy
+import math
 import os
 from functools import cached_property
 
@@ -10,8 +11,9 @@ from paddleseg.cvlibs import SegBuilder, manager
 from paddleseg_semi.core.trainer import Player
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets import checks
+from paddleseg_semi.datasets.extra import ExtraLabeled, Joined
 from paddleseg_semi.datasets.split import Split
-from paddleseg_semi.datasets.streams import EndlessSampler, LabeledStream, UnlabeledStream, batches
+from paddleseg_semi.datasets.streams import EndlessSampler, LabeledStream, UnlabeledStream, batches, split_at_normalize
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.methods.base import Task
 from paddleseg_semi.models.weights import load_weights
@@ -95,6 +97,8 @@ class SemiBuilder(SegBuilder):
         val = self.val_dataset if self.config.val_dataset_cfg else None
         checks.quick(self.train_dataset, split, val, checks.list_files(self.config.train_dataset_cfg),
                      checks.list_files(self.config.val_dataset_cfg) if val is not None else None)
+        for extra in self.extra_labeled:
+            checks.quick(extra, val=val, train_list=extra.list_file)
 
     def method(self):
         """Method: the networks and the algorithm."""
@@ -121,14 +125,19 @@ class SemiBuilder(SegBuilder):
         builder = _PlayerBuilder(config, self.comp_list)
         builder.layer = layer
         _check_groups(layer, config.optimizer_cfg)
-        optimizer = builder.optimizer
-        return Player(layer, optimizer, builder.lr_scheduler)
+        try:
+            return Player(layer, builder.optimizer, builder.lr_scheduler)
+        except RuntimeError as error:  # as in build_component
+            raise InputError(' '.join(str(error).split())) from error
 
     def stream_sizes(self, method, split, repeats=1):
         """dict[str, tuple]: stream → (dataset, batch size); an epoch shows a labeled image `repeats` times."""
-        base = self.train_dataset
         unlabeled = self.config.semi_cfg.get('unlabeled') or {}
-        labeled = LabeledStream(base, list(range(len(base.file_list)) if split is None else split.labeled) * repeats)
+        base = Joined([self.train_dataset, *self.extra_labeled])
+        total = len(self.train_dataset.file_list)
+        positions, extra = list(range(total) if split is None else split.labeled), list(range(total, len(base)))
+        repeats = max(repeats, math.ceil(len(extra) / len(positions)))  # about as many of either kind in a batch
+        labeled = LabeledStream(base, positions * repeats + extra)
         makers = {'labeled': lambda: (labeled, self.config.batch_size),
                   'unlabeled': lambda: (self._unlabeled(split, unlabeled),
                                         unlabeled.get('batch_size') or self.config.batch_size)}
@@ -139,10 +148,25 @@ class SemiBuilder(SegBuilder):
                                  f'{self.ranks} ranks. Raise --label_ratio or lower batch_size.')
         return sizes
 
+    @cached_property
+    def extra_labeled(self):
+        """list[ExtraLabeled]: the lists of `semi.extra_labeled`. They pass the transforms of unlabeled images: the weak
+        ones, and the strong ones before `Normalize`."""
+        paths = self.config.semi_cfg.get('extra_labeled') or []
+        weak, strong = self._unlabeled_transforms()
+        shared, finish = split_at_normalize(weak)
+        return [ExtraLabeled(path, self.train_dataset, [*shared, *strong, *finish])
+                for path in ([paths] if isinstance(paths, str) else paths)]
+
+    def _unlabeled_transforms(self):
+        settings = self.config.semi_cfg.get('unlabeled') or {}
+        weak = [self.build_component(op) for op in settings.get('weak') or []]
+        return (weak or self.train_dataset.transforms.transforms,
+                [self.build_component(op) for op in settings.get('strong') or []])
+
     def _unlabeled(self, split, settings):
         base = self.train_dataset
-        weak = [self.build_component(op) for op in settings.get('weak') or []] or base.transforms.transforms
-        strong = [self.build_component(op) for op in settings.get('strong') or []]
+        weak, strong = self._unlabeled_transforms()
         return UnlabeledStream(split.unlabeled, weak, strong, settings.get('views', 0), base.transforms.img_channels)
 
     def streams(self, sizes, start=0, num_workers=0):

@@ -1,5 +1,6 @@
 """PaddleSeg's YAML plus three sections: `semi` (which images keep their masks), `method` and `players`."""
 
+import math
 import os
 from ast import literal_eval
 
@@ -7,7 +8,8 @@ import yaml
 from paddleseg.cvlibs import Config
 from paddleseg.cvlibs.config import merge_config_dicts
 
-from paddleseg_semi.cvlibs.schema import check_keys
+from paddleseg_semi.cvlibs.schema import check_keys, check_sections
+from paddleseg_semi.datasets.split import check_ratio
 from paddleseg_semi.errors import InputError, nearest
 
 DEFAULT_METHOD = 'AdvSemiSeg'
@@ -22,8 +24,8 @@ class SemiConfig(Config):
     Args:
         path (str): the YAML file.
         opts (list[str], optional): 'key.key=value' changes to the file.
-        **flags: batch_size, iters, learning_rate, label_ratio, split_ids and method as given on the command line;
-            None leaves the file's value.
+        **flags: batch_size, iters, learning_rate, label_ratio, split_ids, extra_labeled and method as given on the
+            command line; None leaves the file's value.
 
     Attributes:
         by_default (bool): neither file nor flags named the method.
@@ -36,9 +38,10 @@ class SemiConfig(Config):
         if not os.path.isfile(path):
             raise InputError(f'--config {path}: no such file. Recipes are in configs/.')
         flags = {key: value for key, value in flags.items() if value is not None}
-        self.dic = _read_yaml(path)
+        self.dic = read_yaml(path)
         for option in opts or []:
-            _set_option(self.dic, option)
+            set_option(self.dic, option)
+        check_sections(self.dic, path)
         self._apply_flags(flags)
         self._settle_method(flags.get('method'))
         check_keys(self.dic, path)
@@ -50,15 +53,16 @@ class SemiConfig(Config):
 
     @property
     def semi_cfg(self):
-        """dict: label_ratio, split, unlabeled."""
+        """dict: label_ratio, split, unlabeled, extra_labeled."""
         return self.dic.get('semi', {}).copy()
 
     @property
     def uses_unlabeled(self):
         """bool: there are images to train on without their masks."""
-        semi = self.dic.get('semi', {})
-        return any(value is not None for value in (
-            semi.get('label_ratio'), semi.get('split'), semi.get('unlabeled', {}).get('files')))
+        semi = self.dic['semi']
+        unlabeled = semi.get('unlabeled')
+        files = unlabeled.get('files') if isinstance(unlabeled, dict) else unlabeled
+        return any(value is not None for value in (semi.get('label_ratio'), semi.get('split'), files))
 
     def _apply_flags(self, flags):
         for key in ('batch_size', 'iters'):
@@ -69,10 +73,9 @@ class SemiConfig(Config):
         semi = self.dic.setdefault('semi', {})
         if isinstance(semi.get('unlabeled'), str):  # short form: a folder or list of raw images
             semi['unlabeled'] = {'files': semi['unlabeled']}
-        if 'label_ratio' in flags:
-            semi['label_ratio'] = flags['label_ratio']
-        if 'split_ids' in flags:
-            semi['split'] = flags['split_ids']
+        for flag, key in (('label_ratio', 'label_ratio'), ('split_ids', 'split'), ('extra_labeled', 'extra_labeled')):
+            if flag in flags:
+                semi[key] = flags[flag]
 
     def _settle_method(self, asked):
         """Chooses the method and lays its base file under the recipe."""
@@ -88,7 +91,7 @@ class SemiConfig(Config):
         chosen = asked or own or DEFAULT_METHOD
         self.by_default = not (asked or own)
         base_file = method_file(chosen)
-        base = _read_yaml(base_file) if base_file else {'method': {'type': chosen}}
+        base = read_yaml(base_file) if base_file else {'method': {'type': chosen}}
         if asked and own != base['method']['type']:  # another method's knobs would not fit this one
             self.dic.pop('method', None)
             self.dic.pop('players', None)
@@ -99,8 +102,11 @@ class SemiConfig(Config):
             value = self.dic.get(key)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise InputError(f'{key}: {value}: give a whole number of at least 1.')
+        semi = self.dic['semi']
+        if semi.get('label_ratio') is not None:
+            semi['label_ratio'] = check_ratio(semi['label_ratio'])
         rate = self.lr_scheduler_cfg.get('learning_rate')
-        if isinstance(rate, (int, float)) and rate <= 0 or isinstance(rate, str):
+        if isinstance(rate, (int, float)) and not 0 < rate < math.inf or isinstance(rate, str):
             raise InputError(f'learning_rate: {rate}: give a number above 0.')
 
 
@@ -117,7 +123,7 @@ def method_file(name):
     return path if os.path.isfile(path) else None
 
 
-def _read_yaml(path, seen=()):
+def read_yaml(path, seen=()):
     """A YAML file with its `_base_` files merged in, the first listed winning."""
     if not path.endswith(('.yml', '.yaml')):
         raise InputError(f'{path}: not a YAML file (.yml or .yaml).')
@@ -136,13 +142,17 @@ def _read_yaml(path, seen=()):
     if not isinstance(dic, dict):
         raise InputError(f'{path}: holds no settings (a YAML mapping is expected).')
     bases = dic.pop('_base_', [])
-    for base in [bases] if isinstance(bases, str) else bases:
-        dic = merge_config_dicts(dic, _read_yaml(os.path.normpath(os.path.join(os.path.dirname(path), base)),
-                                                 (*seen, path)))
+    bases = bases if isinstance(bases, list) else [bases]
+    for base in bases:
+        if not isinstance(base, str):
+            raise InputError(f'{path}: _base_: {base}: expected the path of a YAML file, or a list of paths.')
+        dic = merge_config_dicts(dic, read_yaml(os.path.normpath(os.path.join(os.path.dirname(path), base)),
+                                                (*seen, path)))
     return dic
 
 
-def _set_option(dic, option):
+def set_option(dic, option):
+    """Carries out one 'key.key=value' in place; InputError if it has another form or a section is not there."""
     key, equals, text = option.partition('=')
     if not equals or not key:
         raise InputError(f'--opts {option}: write key=value, such as batch_size=4 or method.semi_start=100.')

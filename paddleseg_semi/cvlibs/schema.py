@@ -12,7 +12,9 @@ _TOP = ('batch_size', 'iters', 'train_dataset', 'val_dataset', 'test_dataset', '
         'distill_loss', 'model', 'test_config', 'export', 'to_static_training', 'class_names', 'slim',
         'global', 'train', 'test',  # runtime settings of newer PaddleSeg recipes; here they are flags
         'semi', 'method', 'players')
-_SEMI = ('label_ratio', 'split', 'unlabeled')
+_SECTIONS = ('train_dataset', 'val_dataset', 'optimizer', 'lr_scheduler', 'loss', 'model', 'test_config', 'semi',
+             'method', 'players')
+_SEMI = ('label_ratio', 'split', 'unlabeled', 'extra_labeled')
 _UNLABELED = ('files', 'batch_size', 'weak', 'strong', 'views')
 _PLAYER = ('optimizer', 'lr_scheduler')
 _TEST = ('aug_eval', 'scales', 'flip_horizontal', 'flip_vertical', 'is_slide', 'stride', 'crop_size', 'auc_roc')
@@ -24,6 +26,20 @@ _REGISTRY_OF = {'model': manager.MODELS, 'backbone': manager.BACKBONES, 'train_d
                 'strong': manager.TRANSFORMS, 'types': manager.LOSSES, 'losses': manager.LOSSES,
                 'optimizer': manager.OPTIMIZERS, 'method': METHODS}
 _OLD_NAMES = {'adam': 'Adam', 'sgd': 'SGD'}  # as PaddleSeg's builder reads them
+
+
+def check_sections(dic, path):
+    """Removes sections that are empty; raises InputError where a section should be and is something else.
+
+    Args:
+        dic (dict): a recipe as its files have it.
+        path (str): its file, for the message.
+    """
+    for key in _SECTIONS:
+        if dic.get(key, {}) is None:
+            del dic[key]
+        elif not isinstance(dic.get(key, {}), dict):
+            raise InputError(f'{path}: {key}: {dic[key]}: expected a section, keys with values below "{key}:".')
 
 
 def check_keys(dic, path):
@@ -71,6 +87,8 @@ def _check_component(value, where, kind):
             _check_keywords(value, where, kind)
         for key, item in value.items():
             _check_component(item, f'{where}.{key}', key)
+    elif kind in _REGISTRY_OF and value is not None:
+        raise InputError(f'{where}: {value}: expected a section with a "type".')
 
 
 def _check_keywords(section, where, kind):

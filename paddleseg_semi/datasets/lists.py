@@ -28,6 +28,13 @@ def lines(path, keep_blank=False):
         raise InputError(f'{path}: not a text file. A list has one image per line, in UTF-8.') from None
 
 
+def write(path, text):
+    """Writes lines (Iterable[str], line ends included) to a file that appears complete or not at all."""
+    with open(path + '.tmp', 'w', encoding='utf-8') as file:
+        file.writelines(text)
+    os.replace(path + '.tmp', path)
+
+
 def image_of(line):
     """The image of a line 'id', 'image' or 'image label'; between them blanks, TAB or comma. Names may hold blanks."""
     if '\t' in line:

@@ -146,9 +146,10 @@ class Split:
         about = {'source': self.source, 'seed': self.seed, 'label_ratio': self.label_ratio,
                  'labeled': len(self.labeled), 'unlabeled': len(self.unlabeled), 'sha256': self.digest}
         os.makedirs(folder, exist_ok=True)
-        _replace(os.path.join(folder, 'labeled.txt'), (separator.join(pair) + '\n' for pair in pairs))
-        _replace(os.path.join(folder, 'unlabeled.txt'), (lists.relative(path, root) + '\n' for path in self.unlabeled))
-        _replace(os.path.join(folder, 'split.yml'), [yaml.safe_dump(about, sort_keys=False)])
+        unlabeled = (lists.relative(path, root) + '\n' for path in self.unlabeled)
+        lists.write(os.path.join(folder, 'labeled.txt'), (separator.join(pair) + '\n' for pair in pairs))
+        lists.write(os.path.join(folder, 'unlabeled.txt'), unlabeled)
+        lists.write(os.path.join(folder, 'split.yml'), [yaml.safe_dump(about, sort_keys=False)])
 
 
 def check_ratio(value):
@@ -262,9 +263,3 @@ def _read_permutation(path, base, label_ratio):
         raise InputError(f'{path}: {len(ids)} numbers, from {ids.min(initial=0)} to {ids.max(initial=0)}; expected '
                          f'every number of 0..{total - 1} once. Was it made for another training set?')
     return ids[:labeled_count(total, label_ratio)].tolist()
-
-
-def _replace(path, text):
-    with open(path + '.tmp', 'w', encoding='utf-8') as file:
-        file.writelines(text)
-    os.replace(path + '.tmp', path)

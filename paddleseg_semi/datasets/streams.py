@@ -151,8 +151,7 @@ class UnlabeledStream(_Stream):
         super().__init__()
         self.files, self.strong, self.channels = files, list(strong), channels
         self.views = views or bool(strong)
-        cut = [position for position, op in enumerate(weak) if type(op).__name__ == 'Normalize'][:1] or [len(weak)]
-        self.shared, self.finish = weak[:cut[0]], weak[cut[0]:]
+        self.shared, self.finish = split_at_normalize(weak)
 
     def __len__(self):
         return len(self.files)
@@ -178,6 +177,12 @@ class UnlabeledStream(_Stream):
                 strong = _apply(self.finish, _apply(self.strong, copy.deepcopy(data)))
                 sample['strong' if view == 0 else f'strong_{view + 1}'] = _channels_first(strong['img'])
         return sample
+
+
+def split_at_normalize(transforms):
+    """The transforms before `Normalize`, and the others; strong ones belong in between."""
+    cut = next((i for i, op in enumerate(transforms) if type(op).__name__ == 'Normalize'), len(transforms))
+    return transforms[:cut], transforms[cut:]
 
 
 def _apply(transforms, data):
