@@ -1,3 +1,3 @@
 """Networks. Importing fills PaddleSeg's registries."""
 
-from paddleseg_semi.models import deeplabv2, discriminator, resnet_caffe  # noqa: F401
+from paddleseg_semi.models import deeplabv2, deeplabv3p_semi, discriminator, resnet_caffe, resnet_deepstem  # noqa: F401

@@ -66,19 +66,20 @@ class Bottleneck(nn.Layer):
     Args:
         in_channels (int): channels of the input.
         width (int): channels of the first two convolutions; the output has four times as many.
-        stride (int): of the first convolution.
+        stride (int): of the block.
         dilation (int): of the 3x3 convolution.
         project (bool, optional): a convolution in the shortcut. Default: False.
+        stride_at (int, optional): the convolution that strides, 1 as in Caffe or 2. Default: 1.
     """
 
     expansion = 4
 
-    def __init__(self, in_channels, width, stride, dilation, project=False):
+    def __init__(self, in_channels, width, stride, dilation, project=False, stride_at=1):
         super().__init__()
         out_channels = width * self.expansion
-        self.conv1 = _conv(in_channels, width, 1, stride=stride)
+        self.conv1 = _conv(in_channels, width, 1, stride=stride if stride_at == 1 else 1)
         self.bn1 = nn.BatchNorm2D(width)
-        self.conv2 = _conv(width, width, 3, dilation=dilation)
+        self.conv2 = _conv(width, width, 3, stride=stride if stride_at == 2 else 1, dilation=dilation)
         self.bn2 = nn.BatchNorm2D(width)
         self.conv3 = _conv(width, out_channels, 1)
         self.bn3 = nn.BatchNorm2D(out_channels)
