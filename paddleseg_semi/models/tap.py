@@ -102,6 +102,46 @@ def find_classifier(model, num_classes, probe=None):
                      f'layer whose input is to be used; candidates, the last to run: {", ".join(names)}.')
 
 
+def find_fork(model, num_classes, layer=None, probe=None):
+    """Finds where a second, changed copy of the features can join the batch, so that the rest of the model treats both.
+
+    Args:
+        model (nn.Layer): a PaddleSeg model.
+        num_classes (int): channels of its output.
+        layer (str, optional): the layer whose output is to be doubled. Default: `backbone`; if the model has none, or
+            cannot go on from there, the input of the classifier.
+        probe (Tensor, optional): [N, 3, H, W], any image. Default: :func:`new_probe`.
+
+    Returns:
+        tuple[str, str]: layer and side, for :class:`Tap`.
+
+    Raises:
+        InputError: the layer does not exist or does not do; candidates are named.
+    """
+    probe = new_probe() if probe is None else probe
+    if layer is None:
+        if hasattr(model, 'backbone') and _goes_on_doubled(model, 'backbone', probe):
+            return 'backbone', 'output'
+        return find_classifier(model, num_classes, probe), 'input'
+    if not _goes_on_doubled(model, layer, probe):
+        names = ', '.join(name for name, _ in model.named_children())
+        raise InputError(f'feature_layer: {type(model).__name__} cannot go on from "{layer}" with a doubled batch. '
+                         f'Name a layer that all of its output depends on; candidates: {names}.')
+    return layer, 'output'
+
+
+def _goes_on_doubled(model, layer, probe):
+    def double(features):
+        return paddle.utils.map_structure(lambda level: paddle.concat([level, level]), features)
+
+    with evaluating(model), paddle.no_grad(), Tap(model, layer, 'output', double):
+        try:
+            return len(model(probe)[0]) == 2 * len(probe)
+        except Exception:  # whatever a model says of shapes that do not fit
+            return False
+
+
+@paddle.no_grad()
 def _is_resized(output, logits):
     for align_corners in (False, True):
         resized = F.interpolate(output, logits.shape[2:], mode='bilinear', align_corners=align_corners)

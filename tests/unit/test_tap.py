@@ -7,7 +7,7 @@ from paddleseg.cvlibs import manager
 from paddleseg.models import BiSeNetV2, DeepLabV3P, FastSCNN, PPLiteSeg, SegFormer
 
 from paddleseg_semi.errors import InputError
-from paddleseg_semi.models.tap import Tap, find_classifier, new_probe
+from paddleseg_semi.models.tap import Tap, find_classifier, find_fork, new_probe
 
 NUM_CLASSES = 5
 
@@ -71,3 +71,12 @@ def test_edit_changes_the_pass_and_keeps_the_graph(side):
     tap.value.sum().backward()
     assert net.body.weight.grad is not None
     assert paddle.equal_all(net(x)[0], plain)  # outside of the block nothing is changed
+
+
+def test_fork_behind_the_backbone_or_before_the_classifier():
+    assert find_fork(SegFormer(NUM_CLASSES, backbone('MixVisionTransformer_B0'), 64), NUM_CLASSES) == (
+        'backbone', 'output')
+    assert find_fork(FastSCNN(NUM_CLASSES), NUM_CLASSES) == ('classifier.conv', 'input')
+    assert find_fork(FastSCNN(NUM_CLASSES), NUM_CLASSES, 'feature_fusion') == ('feature_fusion', 'output')
+    with pytest.raises(InputError, match='candidates: learning_to_downsample'):
+        find_fork(FastSCNN(NUM_CLASSES), NUM_CLASSES, 'learning_to_downsample')
