@@ -1,0 +1,56 @@
+"""CutMix-Seg (French et al., "Semi-supervised semantic segmentation needs strong, varied perturbations", BMVC 2020)."""
+
+from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.errors import InputError, nearest
+from paddleseg_semi.losses.consistency import KINDS, consistency
+from paddleseg_semi.methods.common import decide, mixing_streams, partner_batch, share
+from paddleseg_semi.methods.mean_teacher import MeanTeacher
+from paddleseg_semi.transforms.mixing import paste, toggled_boxes
+
+
+@METHODS.add_component
+class CutMixSeg(MeanTeacher):
+    """A mean teacher looks at two images, the student at a mixture of the two; the student's answer has to be the
+    mixture of the teacher's.
+
+    Args:
+        task (Task): what is to be learned.
+        weight (float): of the consistency term, a mean over pixels of a sum over classes.
+        conf_thresh (float): the teacher's probability, 0..1, from which it is sure of a pixel.
+        conf_per_pixel (bool): True: only sure pixels count; False: all do, times the share of sure ones.
+        distance (str): 'var', squared difference of probabilities, or 'kld', Kullback-Leibler divergence.
+        boxes (int): per image.
+        box_share (Sequence[float]): range of their area as a share of the image.
+        partner (str): what is pasted: 'other', an image of a second unlabeled batch; 'reversed', of the same batch.
+        ema_decay, ema_warmup, teacher_bn: of the teacher, see `MeanTeacher`.
+    """
+
+    def __init__(self, task, weight=1.0, conf_thresh=0.97, conf_per_pixel=False, distance='var', boxes=1,
+                 box_share=(0.5, 0.5), partner='other', ema_decay=0.99, ema_warmup=False, teacher_bn='running'):
+        super().__init__(task, weight, ema_decay, ema_warmup, teacher_bn)
+        if distance not in KINDS:
+            raise InputError(f'method.distance: {distance}: known are {", ".join(KINDS)}.{nearest(distance, KINDS)}')
+        self.conf_thresh, self.conf_per_pixel, self.distance = conf_thresh, conf_per_pixel, distance
+        self.boxes, self.box_share = boxes, box_share
+        self.streams = mixing_streams(partner)
+
+    def step(self, batch, clock):
+        first, second = batch['unlabeled'], partner_batch(batch)
+        n, _, *size = first['weak'].shape
+        mask = toggled_boxes(clock.rng('mask'), n, size, self.box_share, self.boxes)        # [N, H, W], True: second
+        losses = {'sup': self.supervised(batch['labeled'])}
+
+        valid = paste(mask, second['valid'], first['valid'])
+        teacher_first = self.teach(first['weak'])
+        teacher = paste(mask, self.teach(second['weak']), teacher_first)                    # [N, C, H, W]
+        conf = decide(teacher)[1]
+        sure = conf >= self.conf_thresh
+        student = self.model(paste(mask, second['strong'], first['strong']))[0]
+        trust = sure.astype('float32') if self.conf_per_pixel else share(sure)
+        distance = consistency(student, teacher, self.distance)                             # [N, H, W]
+        losses['cons'] = self.weight * (distance * valid.astype('float32') * trust).mean()
+        return losses, {'kept': share(sure & valid), 'conf': conf.mean()}
+
+    def explain(self, unlabeled, clock):
+        pseudo, conf, valid = super().explain(unlabeled, clock)
+        return pseudo, conf, valid & (conf >= self.conf_thresh)

@@ -1,0 +1,75 @@
+"""Mean teacher (Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017), for segmentation."""
+
+import paddle
+
+from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.errors import InputError, nearest
+from paddleseg_semi.losses.consistency import consistency
+from paddleseg_semi.methods.base import Method
+from paddleseg_semi.methods.common import decide, share
+from paddleseg_semi.models.ema import EMA
+
+TEACHER_BN = ('batch', 'running')
+
+
+@METHODS.add_component
+class MeanTeacher(Method):
+    """The student follows the probabilities of its own moving average, on labeled and unlabeled images alike.
+
+    Args:
+        task (Task): what is to be learned.
+        weight (float): of the consistency term, a mean over pixels and classes.
+        ema_decay (float): of the teacher, per update.
+        ema_warmup (bool): start with a faster teacher, min(1 - 1 / (t + 1), ema_decay).
+        teacher_bn (str): 'batch': the teacher runs in train mode and keeps batch statistics of its own; 'running': in
+            eval mode, with the average of the student's.
+        reference_quirks (bool): as the published code, let void pixels and padding count.
+    """
+
+    def __init__(self, task, weight=100.0, ema_decay=0.99, ema_warmup=False, teacher_bn='batch',
+                 reference_quirks=False):
+        super().__init__(task)
+        if teacher_bn not in TEACHER_BN:
+            raise InputError(f'method.teacher_bn: {teacher_bn}: known are {", ".join(TEACHER_BN)}.'
+                             f'{nearest(teacher_bn, TEACHER_BN)}')
+        self.teacher = EMA(self.model, ema_decay, ema_warmup, 'own' if teacher_bn == 'batch' else 'average')
+        self.weight, self.teacher_bn, self.reference_quirks = weight, teacher_bn, reference_quirks
+
+    @property
+    def deployed(self):
+        return self.teacher.net
+
+    def after_update(self, clock):
+        self.teacher.update(self.model, clock.iter - 1)
+
+    @paddle.no_grad()
+    def teach(self, img):
+        """What the teacher says.
+
+        Args:
+            img (Tensor): [N, 3, H, W].
+
+        Returns:
+            Tensor: logits [N, C, H, W], without gradient.
+        """
+        if self.teacher_bn == 'running':
+            return self.teacher(img)[0]
+        self.teacher.net.train()
+        return self.teacher.net(img)[0]
+
+    def step(self, batch, clock):
+        labeled, unlabeled = batch['labeled'], batch['unlabeled']
+        outputs = self.model(labeled['img'])
+        pairs = [(outputs[0], self.teach(labeled['img']), labeled['label'] != self.ignore_index),
+                 (self.model(unlabeled['weak'])[0], self.teach(unlabeled['weak']), unlabeled['valid'])]
+        total, count = 0., 0.
+        for student, teacher, keep in pairs:
+            keep = (paddle.ones_like(keep) if self.reference_quirks else keep).astype('float32')
+            total += (consistency(student, teacher) * keep).sum()
+            count += keep.sum() * self.num_classes
+        losses = {'sup': self.supervised(labeled, outputs), 'cons': self.weight * total / count.clip(min=1)}
+        return losses, {'kept': share(keep > 0), 'conf': decide(pairs[1][1])[1].mean()}
+
+    def explain(self, unlabeled, clock):
+        pseudo, conf = self.pseudo_label(unlabeled['weak'], self.teacher.net)
+        return pseudo, conf, unlabeled['valid']
