@@ -1,0 +1,49 @@
+"""UniMatch (Yang et al., "Revisiting Weak-to-Strong Consistency in Semi-Supervised Segmentation", CVPR 2023)."""
+
+import paddle
+import paddle.nn.functional as F
+
+from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.methods.common import confident_cross_entropy, decide, joined
+from paddleseg_semi.methods.fixmatch import FixMatch, split_outputs
+from paddleseg_semi.models.tap import Tap, find_fork
+
+
+@METHODS.add_component
+class UniMatch(FixMatch):
+    """FixMatch with two strong views, and a third one whose features, not colors, are disturbed.
+
+    Args:
+        task (Task): what is to be learned.
+        conf_thresh (float): probability, 0..1, from which a pixel trains on its pseudo label.
+        sup_weight (float): of the loss on labeled images.
+        strong_weight (float): of the loss on strong views, shared among them.
+        feature_weight (float): of the loss on disturbed features.
+        feature_drop (float): probability, 0..1, with which a channel is dropped.
+        feature_layer (str, optional): layer whose output is disturbed. Default: the model's `backbone`, all of its
+            levels; where it has none, the input of the classifier.
+        box_prob, box_area, box_ratio, partner: of CutMix, see `FixMatch`.
+    """
+
+    views = 2
+
+    def __init__(self, task, conf_thresh=0.95, sup_weight=0.5, strong_weight=0.25, feature_weight=0.25,
+                 feature_drop=0.5, feature_layer=None, box_prob=0.5, box_area=(0.02, 0.4), box_ratio=(0.3, 3.3333),
+                 partner='other'):
+        super().__init__(task, conf_thresh, sup_weight, strong_weight, box_prob, box_area, box_ratio, partner)
+        self.feature_weight, self.feature_drop = feature_weight, feature_drop
+        self.fork = find_fork(self.model, task.num_classes, feature_layer)
+
+    def weak_pass(self, labeled, unlabeled):
+        m, n = len(labeled), len(unlabeled['weak'])
+        with Tap(self.model, *self.fork, self.disturb):
+            outputs = self.model(joined(labeled, unlabeled['weak']))
+        pseudo, conf = decide(outputs[0][m:m + n])
+        loss = confident_cross_entropy(outputs[0][-n:], pseudo, conf, unlabeled['valid'], self.conf_thresh)
+        return split_outputs(outputs, m), (pseudo, conf, unlabeled['valid']), {'fp': self.feature_weight * loss}
+
+    def disturb(self, features):
+        """Appends a copy of the batch with channels dropped, per image and level on its own: clean and disturbed
+        features pass the rest of the network, and its batch normalization, together."""
+        return paddle.utils.map_structure(
+            lambda level: paddle.concat([level, F.dropout(level, self.feature_drop, axis=[0, 1])]), features)
