@@ -1,3 +1,13 @@
 """Training algorithms. Importing fills METHODS."""
 
-from paddleseg_semi.methods import advsemiseg, supervised  # noqa: F401
+from paddleseg_semi.methods import (  # noqa: F401
+    advsemiseg,
+    cps,
+    cutmix_seg,
+    fixmatch,
+    imas,
+    mean_teacher,
+    supervised,
+    u2pl,
+    unimatch,
+)

@@ -1,0 +1,67 @@
+"""CPS (Chen et al., "Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision", CVPR 2021)."""
+
+import paddle
+
+from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.losses.masked import masked_cross_entropy
+from paddleseg_semi.methods.base import Method
+from paddleseg_semi.methods.common import decide, joined, mixing_streams, partner_batch, share
+from paddleseg_semi.transforms.mixing import paste, toggled_boxes
+
+
+@METHODS.add_component
+class CPS(Method):
+    """Two networks that differ in their random start; each learns from the hard predictions of the other.
+
+    Args:
+        task (Task): what is to be learned.
+        weight (float): of the cross pseudo supervision (the paper's lambda).
+        cutmix (bool): predict on two unlabeled images, train on a mixture of them; False: predict and train on the same
+            ones, labeled images included.
+        boxes (int): of the mixture; they toggle each other where they overlap.
+        box_share (Sequence[float]): range of the area of a box as a share of the image.
+        partner (str): what is pasted: 'other', an image of a second unlabeled batch; 'reversed', of the same batch.
+        reference_quirks (bool): as the published code, let padding (and, without CutMix, void pixels) get pseudo
+            labels.
+    """
+
+    def __init__(self, task, weight=1.0, cutmix=True, boxes=3, box_share=(0.25, 0.5), partner='other',
+                 reference_quirks=False):
+        super().__init__(task)
+        self.model_2 = task.new_model()
+        self.streams = mixing_streams(partner) if cutmix else Method.streams
+        self.weight, self.cutmix, self.reference_quirks = weight, cutmix, reference_quirks
+        self.boxes, self.box_share = boxes, box_share
+
+    def players(self):
+        return {'model': self.model, 'model_2': self.model_2}
+
+    def step(self, batch, clock):
+        labeled, nets = batch['labeled'], (self.model, self.model_2)
+        if self.cutmix:
+            teaching, learning, keep = self._mixed(nets, batch, clock)
+            outputs = [net(labeled['img']) for net in nets]
+        else:
+            outputs = [net(labeled['img']) for net in nets]
+            learning = teaching = [joined(output[0], net(batch['unlabeled']['weak'])[0])
+                                   for net, output in zip(nets, outputs)]
+            keep = paddle.concat([labeled['label'] != self.ignore_index, batch['unlabeled']['valid']])
+        if self.reference_quirks:
+            keep = paddle.ones_like(keep)
+        (pseudo_1, conf_1), (pseudo_2, conf_2) = map(decide, teaching)                      # [N, H, W]
+        losses = {'sup': self.supervised(labeled, outputs[0]), 'sup_2': self.supervised(labeled, outputs[1]),
+                  'cps': self.weight * masked_cross_entropy(learning[0], pseudo_2, keep),
+                  'cps_2': self.weight * masked_cross_entropy(learning[1], pseudo_1, keep)}
+        return losses, {'kept': share(keep), 'conf': (conf_1.mean() + conf_2.mean()) / 2,
+                        'agree': share(pseudo_1 == pseudo_2)}
+
+    def _mixed(self, nets, batch, clock):
+        """What both networks say of the two images, mixed [N, C, H, W]; of the mixture; and where it is valid."""
+        first, second = batch['unlabeled'], partner_batch(batch)
+        n, _, *size = first['weak'].shape
+        mask = toggled_boxes(clock.rng('mask'), n, size, self.box_share, self.boxes)        # [N, H, W], True: second
+        with paddle.no_grad():  # in train mode, as in the paper: every pass moves the running statistics
+            apart = [[net(part['weak'])[0] for part in (first, second)] for net in nets]
+        img = paste(mask, second['weak'], first['weak'])
+        return ([paste(mask, after, before) for before, after in apart], [net(img)[0] for net in nets],
+                paste(mask, second['valid'], first['valid']))

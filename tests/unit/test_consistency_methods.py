@@ -1,0 +1,171 @@
+"""MeanTeacher, CutMixSeg, FixMatch, UniMatch and CPS: two steps of the trainer, and what their knobs refuse."""
+
+import inspect
+import re
+from pathlib import Path
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+import yaml
+from conftest import ROOT, tensor
+from paddle import nn
+from paddleseg.models.losses import CrossEntropyLoss
+
+from paddleseg_semi.core.clock import Clock
+from paddleseg_semi.core.trainer import Plan, Player, Trainer
+from paddleseg_semi.cvlibs.config import method_file, read_yaml
+from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.errors import InputError
+from paddleseg_semi.losses.consistency import consistency
+from paddleseg_semi.methods.base import Task
+
+NUM_CLASSES, SIZE = 3, 24
+VARIANTS = [('MeanTeacher', {}), ('MeanTeacher', {'teacher_bn': 'running'}), ('CutMixSeg', {}),
+            ('CutMixSeg', {'conf_per_pixel': True, 'distance': 'kld', 'partner': 'reversed', 'conf_thresh': 0.}),
+            ('FixMatch', {'conf_thresh': 0.}), ('UniMatch', {'conf_thresh': 0.}),
+            ('UniMatch', {'partner': 'reversed', 'feature_layer': 'backbone.1', 'conf_thresh': 0.}), ('CPS', {}),
+            ('CPS', {'cutmix': False}), ('CPS', {'partner': 'reversed'})]
+
+
+class Net(nn.Layer):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2D(3, 8, 3, 2, 1), nn.BatchNorm2D(8), nn.ReLU())
+        self.drop, self.head, self.aux = nn.Dropout(0.5), nn.Conv2D(8, NUM_CLASSES, 1), nn.Conv2D(8, NUM_CLASSES, 1)
+
+    def forward(self, x):
+        feature = self.backbone(x)
+        heads = [self.head(self.drop(feature))] + ([self.aux(feature)] if self.training else [])
+        return [F.interpolate(logits, x.shape[2:], mode='bilinear') for logits in heads]
+
+
+def build(name, **knobs):
+    losses = {'types': [CrossEntropyLoss()] * 2, 'coef': [1, 0.4]}
+    return METHODS[name](Task(Net, losses, NUM_CLASSES), **knobs)
+
+
+def make_batch(method, rng, valid=True, n=2):
+    def unlabeled():
+        views = {view: tensor(rng.standard_normal((n, 3, SIZE, SIZE)).astype('float32'))
+                 for view in ('weak', 'strong', 'strong_2')}
+        return {**views, 'valid': paddle.full([n, SIZE, SIZE], valid, 'bool')}
+
+    labeled = {'img': unlabeled()['weak'], 'label': tensor(rng.integers(0, NUM_CLASSES, (n, SIZE, SIZE)))}
+    return {stream: labeled if kind == 'labeled' else unlabeled() for stream, kind in method.streams.items()}
+
+
+def train(name, knobs, steps=2):
+    """Method, and the losses and statistics of each step."""
+    paddle.seed(0)
+    method, rng = build(name, **knobs), np.random.default_rng(0)
+    players = {}
+    for key, layer in method.players().items():
+        schedule = paddle.optimizer.lr.PolynomialDecay(0.05, 10)
+        players[key] = Player(layer, paddle.optimizer.Momentum(schedule, parameters=layer.parameters()), schedule)
+    trainer = Trainer(method, {}, players, Clock(10), None, None, Plan())
+    method.train()
+    return method, [trainer.step(make_batch(method, rng)) for _ in range(steps)]
+
+
+def weights(method):
+    return {name: value.numpy() for name, value in method.state_dict().items()}
+
+
+@pytest.mark.parametrize('name, knobs', VARIANTS)
+def test_two_steps(name, knobs):
+    method, steps = train(name, knobs)
+    for losses, stats in steps:
+        assert losses.keys() == steps[0][0].keys() and stats.keys() == steps[0][1].keys()
+        assert {'kept', 'conf'} <= stats.keys()
+        for key, value in {**losses, **stats}.items():
+            assert value.size == 1 and np.isfinite(value.item()), key
+        assert all(0 <= value.item() <= 1 for value in stats.values())
+    again = weights(train(name, knobs)[0])
+    for key, value in weights(method).items():
+        np.testing.assert_array_equal(value, again[key], key)
+    assert method.deployed.state_dict().keys() == Net().state_dict().keys()
+    views = method.explain(make_batch(method, np.random.default_rng(1))['unlabeled'], Clock(10))
+    assert [(view.shape, view.dtype) for view in views] == [
+        ([2, SIZE, SIZE], dtype) for dtype in (paddle.int64, paddle.float32, paddle.bool)]
+
+
+@pytest.mark.parametrize('name, knobs', VARIANTS)
+def test_gradients_reach_the_players_alone(name, knobs):
+    method = build(name, **knobs)
+    method.train()
+    losses, _ = method.step(make_batch(method, np.random.default_rng(0)), Clock(10))
+    sum(losses.values()).backward()
+    trained = {id(param) for layer in method.players().values() for param in layer.parameters()}
+    for key, param in method.named_parameters():
+        if not key.endswith(('._mean', '._variance')):
+            assert (param.grad is not None) == (id(param) in trained), key
+
+
+@pytest.mark.parametrize('name, knobs', VARIANTS)
+def test_nothing_valid_is_no_loss(name, knobs):
+    method = build(name, **knobs)
+    method.train()
+    batch = make_batch(method, np.random.default_rng(0), valid=False)
+    batch['labeled']['label'] = paddle.full_like(batch['labeled']['label'], 255)
+    losses, stats = method.step(batch, Clock(10))
+    sum(losses.values()).backward()
+    assert sum(losses.values()).item() == 0
+    assert stats['kept'].item() == 0
+    for param in method.parameters():
+        assert param.grad is None or (param.grad.numpy() == 0).all()
+
+
+@pytest.mark.parametrize('name', sorted({name for name, _ in VARIANTS}))
+def test_yaml_holds_every_knob_with_its_default(name):
+    section = read_yaml(method_file(name))['method']
+    assert section.pop('type') == name
+    knobs = dict(list(inspect.signature(METHODS[name]).parameters.items())[1:])
+    defaults = {key: list(knob.default) if isinstance(knob.default, tuple) else knob.default
+                for key, knob in knobs.items()}
+    assert section == defaults
+
+
+@pytest.mark.parametrize('name, knobs, says', [
+    ('MeanTeacher', {'teacher_bn': 'bach'}, 'Did you mean "batch"'), ('CutMixSeg', {'partner': 'revers'}, 'reversed'),
+    ('CutMixSeg', {'distance': 'kl'}, 'kld'), ('CPS', {'partner': 'self'}, 'other, reversed'),
+    ('UniMatch', {'feature_layer': 'backbon'}, 'Did you mean "backbone"'),
+    ('UniMatch', {'feature_layer': 'aux'}, 'candidates: backbone')])
+def test_wrong_knobs_are_refused(name, knobs, says):
+    with pytest.raises(InputError, match=says):
+        build(name, **knobs)
+
+
+def test_crops_of_two_sizes_are_refused():
+    method = build('FixMatch')
+    batch = make_batch(method, np.random.default_rng(0))
+    batch['labeled']['img'] = batch['labeled']['img'][:, :, :16]
+    with pytest.raises(InputError, match='crop size'):
+        method.step(batch, Clock(10))
+
+
+def test_teachers_differ_in_their_statistics():
+    """A teacher that never moves: on batch statistics it still collects its own."""
+    for bn in ('batch', 'running'):
+        method, _ = train('MeanTeacher', {'teacher_bn': bn, 'ema_decay': 1.}, steps=1)
+        assert (method.teacher.net.backbone[1]._mean.numpy() != 0).any() == (bn == 'batch')
+
+
+def test_divergence():
+    student, teacher = tensor(np.random.default_rng(0).standard_normal((2, 2, 4, 3, 5)).astype('float32'))
+    wanted = F.kl_div(F.log_softmax(student, 1), F.softmax(teacher, 1), reduction='none').sum(1)
+    np.testing.assert_allclose(consistency(student, teacher, 'kld').numpy(), wanted.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_two_networks_of_cps_start_apart():
+    method = build('CPS')
+    assert (method.model.head.weight.numpy() != method.model_2.head.weight.numpy()).any()
+    assert method.deployed is method.model
+
+
+@pytest.mark.parametrize('name', sorted({name for name, _ in VARIANTS}))
+def test_the_page_names_every_knob(name):
+    page = (ROOT / 'docs/methods' / f'{METHODS[name].__module__.split(".")[-1]}.md').read_text()
+    own = yaml.safe_load(Path(method_file(name)).read_text())['method']
+    assert [knob for knob in own if knob != 'type' and not re.search(f'`{knob}[:`]', page)] == []
