@@ -78,5 +78,5 @@ def test_fork_behind_the_backbone_or_before_the_classifier():
         'backbone', 'output')
     assert find_fork(FastSCNN(NUM_CLASSES), NUM_CLASSES) == ('classifier.conv', 'input')
     assert find_fork(FastSCNN(NUM_CLASSES), NUM_CLASSES, 'feature_fusion') == ('feature_fusion', 'output')
-    with pytest.raises(InputError, match='candidates: learning_to_downsample'):
-        find_fork(FastSCNN(NUM_CLASSES), NUM_CLASSES, 'learning_to_downsample')
+    with pytest.raises(InputError, match='candidates: db, sb'):
+        find_fork(BiSeNetV2(NUM_CLASSES), NUM_CLASSES, 'db')
