@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,8 @@ RECIPE = {
               'backbone_indices': [3], 'aspp_out_channels': 16, 'aspp_ratios': [1, 2]},
     'method': {'ndf': 4, 'semi_start': 2, 'semi_start_adv': 1},
 }
+TRAIN = ROOT / 'tools/train.py'
+HALF = ['--label_ratio', 0.5]
 ONE_THREAD = ['--device', 'cpu', '--cpu_threads', '1']
 
 
@@ -87,7 +90,8 @@ class Toy:
 
     def start(self, *args, **options):
         """Starts Python in the toy's folder, its output piped."""
-        return subprocess.Popen([sys.executable, *map(str, args)], cwd=self.folder, text=True,
+        environment = {**os.environ, 'OMP_NUM_THREADS': '1'}  # any other number makes Paddle print a warning
+        return subprocess.Popen([sys.executable, *map(str, args)], cwd=self.folder, env=environment, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
     def finish(self, *args, **options):
@@ -103,9 +107,6 @@ class Toy:
         run_dir = self.folder / 'run'
         paths = [path for name in names for path in sorted((run_dir / name).rglob('*')) if path.is_file()]
         return {str(path.relative_to(run_dir)): hashlib.md5(path.read_bytes()).hexdigest() for path in paths}
-
-
-TRAIN = ROOT / 'tools/train.py'
 
 
 def communicate(process, seconds=120):

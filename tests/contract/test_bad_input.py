@@ -11,9 +11,7 @@ import numpy as np
 import paddle
 import pytest
 
-from .conftest import Toy, one_line
-
-HALF = ['--label_ratio', 0.5]
+from .conftest import HALF, Toy, one_line
 
 
 def section(recipe, path):
