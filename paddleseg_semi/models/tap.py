@@ -61,9 +61,10 @@ def new_probe(size=128):
         size (int, optional): height and width. Default: 128.
 
     Returns:
-        Tensor: [1, 3, size, size] float32, always the same, whatever the state of the device's generator.
+        Tensor: [2, 3, size, size] float32, always the same, whatever the state of the device's generator. (With one
+            image, batches of different sizes would pass as broadcasting.)
     """
-    return paddle.to_tensor(np.random.default_rng(0).standard_normal((1, 3, size, size), 'float32'))
+    return paddle.to_tensor(np.random.default_rng(0).standard_normal((2, 3, size, size), 'float32'))
 
 
 def find_classifier(model, num_classes, probe=None):
@@ -110,7 +111,7 @@ def find_fork(model, num_classes, layer=None, probe=None):
         num_classes (int): channels of its output.
         layer (str, optional): the layer whose output is to be doubled. Default: `backbone`; if the model has none, or
             cannot go on from there, the input of the classifier.
-        probe (Tensor, optional): [N, 3, H, W], any image. Default: :func:`new_probe`.
+        probe (Tensor, optional): [N, 3, H, W], any images, N at least 2. Default: :func:`new_probe`.
 
     Returns:
         tuple[str, str]: layer and side, for :class:`Tap`.
