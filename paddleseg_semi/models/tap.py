@@ -4,6 +4,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
+from paddle.jit.dy2static.program_translator import StaticFunction
 
 from paddleseg_semi.errors import InputError, nearest
 from paddleseg_semi.models.modes import evaluating
@@ -28,10 +29,12 @@ class Tap:
         value (Tensor|list): what was there in the last pass, before `edit`; with its graph.
 
     Raises:
-        InputError: the model has no such layer.
+        InputError: the model has no such layer, or is a static graph.
     """
 
     def __init__(self, model, layer, side='input', edit=None):
+        if isinstance(model.forward, StaticFunction):
+            raise InputError('--to_static_training: a static graph cannot be looked into; leave the flag out.')
         layers = dict(model.named_sublayers())
         if layer not in layers:
             raise InputError(f'layer "{layer}": {type(model).__name__} has no such layer.{nearest(layer, layers)}')

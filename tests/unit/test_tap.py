@@ -80,3 +80,8 @@ def test_fork_behind_the_backbone_or_before_the_classifier():
     assert find_fork(FastSCNN(NUM_CLASSES), NUM_CLASSES, 'feature_fusion') == ('feature_fusion', 'output')
     with pytest.raises(InputError, match='candidates: db, sb'):
         find_fork(BiSeNetV2(NUM_CLASSES), NUM_CLASSES, 'db')
+
+
+def test_static_graphs_are_refused():
+    with pytest.raises(InputError, match='to_static_training'):
+        Tap(paddle.jit.to_static(Hidden()), 'scale')
