@@ -75,7 +75,7 @@ class IMAS(Method):
                  for output, target in zip(outputs, targets)]
         losses = {'sup': self.supervised(labeled, supervised),
                   'strong': terms[-1], 'mix': terms[0] if len(terms) > 1 else zero}
-        return losses, {'kept': share(keep), 'conf': conf.mean(), 'agreement': gamma.mean(),
+        return losses, {'kept': share(keep, valid), 'conf': conf.mean(), 'agreement': gamma.mean(),
                         'mixed': paddle.full([], len(views) - 1.)}
 
     def after_update(self, clock):
