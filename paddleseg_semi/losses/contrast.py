@@ -251,6 +251,7 @@ class Contrast(NamedTuple):
     by_position: bool = False
     sampler: object = draw_uniformly
 
+    @paddle.amp.auto_cast(enable=False)  # sums over all pixels leave the range of float16
     def loss(self, rep, rep_teacher, roles, bank, prototypes=None, decay=0.):
         """Stores the new keys, then compares anchors with the positive and the keys of their class.
 

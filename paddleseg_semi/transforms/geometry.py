@@ -1,4 +1,4 @@
-"""Weak views whose resizing is Pillow's, which averages when it shrinks; OpenCV's, in PaddleSeg, picks pixels."""
+"""Resizing, padding and cropping as the semi-supervised papers do it."""
 
 import random
 
@@ -10,7 +10,9 @@ from PIL import Image
 
 @manager.TRANSFORMS.add_component
 class RandomSmoothScale:
-    """Resizes to a random size, bilinear with anti-aliasing; masks by nearest neighbor.
+    """Resizes to a random size, bilinear with anti-aliasing; masks by nearest neighbor. For iMAS.
+
+    Pillow averages when it shrinks; OpenCV, in PaddleSeg, picks pixels.
 
     Args:
         base_size (int|list[int]): the long side in pixels, kept in proportion; or height and width.
@@ -43,7 +45,7 @@ def _resize(array, size, how):
 
 @manager.TRANSFORMS.add_component
 class PadToCrop:
-    """Pads at the bottom and on the right what is smaller than the crop that follows.
+    """Pads what is smaller than the crop that follows, at the bottom and on the right.
 
     PaddleSeg's transforms pad all channels with one number; this one takes a color.
 
@@ -51,18 +53,67 @@ class PadToCrop:
         crop_size (list[int]): width and height in pixels.
         im_padding_value (list[float], optional): RGB, 0..255. Default: the mean of ImageNet.
         label_padding_value (int, optional): of masks. Default: 255.
+        center (bool, optional): pad on all sides, as U2PL does. Default: False.
     """
 
-    def __init__(self, crop_size, im_padding_value=(123, 116, 103), label_padding_value=255):
+    def __init__(self, crop_size, im_padding_value=(123, 116, 103), label_padding_value=255, center=False):
         if len(crop_size) != 2:
             raise ValueError(f'crop_size must be width and height, not {crop_size}.')
         self.crop_size = crop_size
         self.im_padding_value, self.label_padding_value = tuple(im_padding_value), label_padding_value
+        self.center = center
 
     def __call__(self, data):
         height, width = data['img'].shape[:2]
         bottom, right = max(self.crop_size[1] - height, 0), max(self.crop_size[0] - width, 0)
+        top, left = (bottom // 2, right // 2) if self.center else (0, 0)
         for key in ('img', *data.get('gt_fields', [])):
             value = self.im_padding_value if key == 'img' else self.label_padding_value
-            data[key] = cv2.copyMakeBorder(data[key], 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=value)
+            data[key] = cv2.copyMakeBorder(data[key], top, bottom - top, left, right - left, cv2.BORDER_CONSTANT,
+                                           value=value)
+        return data
+
+
+@manager.TRANSFORMS.add_component
+class RandomBalancedScale:
+    """Resizes by a factor that is below 1 as often as above, bilinear; masks by nearest neighbor. For U2PL.
+
+    Args:
+        scale (list[float], optional): range of the factor, around 1. Default: (0.5, 2.0).
+    """
+
+    def __init__(self, scale=(0.5, 2.0)):
+        if not 0 < scale[0] <= 1 <= scale[1]:
+            raise ValueError(f'scale must be a factor of at most 1 and one of at least 1, not {scale}.')
+        self.scale = scale
+
+    def __call__(self, data):
+        low, high = (self.scale[0], 1) if random.random() < 0.5 else (1, self.scale[1])
+        factor = low + (high - low) * random.random()
+        height, width = data['img'].shape[:2]
+        size = int(width * factor), int(height * factor)
+        data['img'] = cv2.resize(data['img'], size, interpolation=cv2.INTER_LINEAR)
+        for key in data.get('gt_fields', []):
+            data[key] = cv2.resize(data[key], size, interpolation=cv2.INTER_NEAREST)
+        return data
+
+
+@manager.TRANSFORMS.add_component
+class CenterCrop:
+    """Cuts out the middle of an image that is at least as large as the crop.
+
+    Args:
+        crop_size (list[int]): width and height in pixels.
+    """
+
+    def __init__(self, crop_size):
+        if len(crop_size) != 2:
+            raise ValueError(f'crop_size must be width and height, not {crop_size}.')
+        self.crop_size = crop_size
+
+    def __call__(self, data):
+        width, height = self.crop_size
+        top, left = (data['img'].shape[0] - height) // 2, (data['img'].shape[1] - width) // 2
+        for key in ('img', *data.get('gt_fields', [])):
+            data[key] = data[key][top:top + height, left:left + width]
         return data

@@ -170,8 +170,9 @@ def test_teacher(case):
     epoch, start = int(case['iters_per_epoch']), int(case['iters_per_epoch'] * case['sup_only_epoch'])
     losses = {'types': [CrossEntropyLoss(ignore_index=IGNORE)], 'coef': [1]}
     num_classes = len(case['student_init']) // 3
-    method = U2PL(Task(lambda: Pixelwise(num_classes), losses, num_classes, IGNORE), start, start + epoch, rep_channels=2,
-                  num_queries=2, num_negatives=2, bank_size=4, bank_first=4, ema_decay=float(case['ema_decay']))
+    method = U2PL(Task(lambda: Pixelwise(num_classes), losses, num_classes, IGNORE), start, start + epoch,
+                  rep_channels=2, num_queries=2, num_negatives=2, bank_size=4, bank_first=4,
+                  ema_decay=float(case['ema_decay']))
     method.train()
     student, teacher = method.model, method.teacher.net['model']
     assign(student, case['student_init'])
@@ -237,7 +238,8 @@ def trace(case):
     method.teacher.net.set_state_dict(weights(case, 'teacher_init/'))
     method.train()
 
-    schedule = paddle.optimizer.lr.PolynomialDecay(float(case['base_lr']), epoch * int(case['epochs']), end_lr=0, power=0.9)
+    schedule = paddle.optimizer.lr.PolynomialDecay(float(case['base_lr']), epoch * int(case['epochs']), end_lr=0,
+                                                   power=0.9)
     groups = [{'params': student['model'].encoder.parameters()},
               {'params': [*student['model'].decoder.parameters(), *student['projector'].parameters()],
                'learning_rate': float(case['head_lr_times'])}]
