@@ -10,4 +10,5 @@ from paddleseg_semi.methods import (  # noqa: F401
     supervised,
     u2pl,
     unimatch,
+    unimatch_v2,
 )

@@ -16,6 +16,7 @@ class CutMixSeg(MeanTeacher):
     Args:
         task (Task): what is to be learned.
         weight (float): of the consistency term, a mean over pixels of a sum over classes.
+        rampup (int|float): until then the weight grows, see `MeanTeacher`.
         conf_thresh (float): the teacher's probability, 0..1, from which it is sure of a pixel.
         conf_per_pixel (bool): True: only sure pixels count; False: all do, times the share of sure ones.
         distance (str): 'var', squared difference of probabilities, or 'kld', Kullback-Leibler divergence.
@@ -25,9 +26,9 @@ class CutMixSeg(MeanTeacher):
         ema_decay, ema_warmup, teacher_bn: of the teacher, see `MeanTeacher`.
     """
 
-    def __init__(self, task, weight=1.0, conf_thresh=0.97, conf_per_pixel=False, distance='var', boxes=1,
+    def __init__(self, task, weight=1.0, rampup=0, conf_thresh=0.97, conf_per_pixel=False, distance='var', boxes=1,
                  box_share=(0.5, 0.5), partner='other', ema_decay=0.99, ema_warmup=False, teacher_bn='running'):
-        super().__init__(task, weight, ema_decay, ema_warmup, teacher_bn)
+        super().__init__(task, weight, rampup, ema_decay, ema_warmup, teacher_bn)
         if distance not in KINDS:
             raise InputError(f'method.distance: {distance}: known are {", ".join(KINDS)}.{nearest(distance, KINDS)}')
         self.conf_thresh, self.conf_per_pixel, self.distance = conf_thresh, conf_per_pixel, distance
@@ -48,7 +49,7 @@ class CutMixSeg(MeanTeacher):
         student = self.model(paste(mask, second['strong'], first['strong']))[0]
         trust = sure.astype('float32') if self.conf_per_pixel else share(sure)
         distance = consistency(student, teacher, self.distance)                             # [N, H, W]
-        losses['cons'] = self.weight * (distance * valid.astype('float32') * trust).mean()
+        losses['cons'] = self.weight_now(clock) * (distance * valid.astype('float32') * trust).mean()
         return losses, {'kept': share(sure & valid), 'conf': conf.mean()}
 
     def explain(self, unlabeled, clock):

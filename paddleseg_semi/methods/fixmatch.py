@@ -44,43 +44,46 @@ class FixMatch(Method):
         self.box = box_prob, box_area, box_ratio
 
     def step(self, batch, clock):
-        labeled, first, second = batch['labeled'], batch['unlabeled'], partner_batch(batch)
-        pasted = *self.pseudo_label(second['weak']), second['valid']                        # in eval mode
-        outputs, own, losses = self.weak_pass(labeled['img'], first)                        # in train mode
-        losses['sup'] = self.sup_weight * self.supervised(labeled, outputs)
-
+        first, second = batch['unlabeled'], partner_batch(batch)
+        losses, own, pasted = self.weak_pass(batch)
         images, targets = [], []
         n, _, *size = first['weak'].shape
         for name in ['strong', 'strong_2'][:self.views]:
             box = gated_boxes(clock.rng(f'{name} box'), n, size, *self.box)
             images.append(paste(box, second[name], first[name]))
             targets.append([paste(box, inside, outside) for inside, outside in zip(pasted, own)])
-        strong = self.model(paddle.concat(images))[0].split(self.views)
+        strong = self.strong_pass(paddle.concat(images), clock).split(self.views)
         for name, logits, target in zip(('s1', 's2'), strong, targets):
             loss = confident_cross_entropy(logits, *target, self.conf_thresh)
             losses[name] = self.strong_weight / self.views * loss
         conf, valid = own[1:]
         return losses, {'kept': share((conf >= self.conf_thresh) & valid, valid), 'conf': conf.mean()}
 
-    def weak_pass(self, labeled, unlabeled):
-        """Labeled images and weak views go through the network together.
+    def weak_pass(self, batch):
+        """What can be learned before any strong view is seen.
 
         Args:
-            labeled (Tensor): [M, 3, H, W].
-            unlabeled (dict[str, Tensor]): a batch of the unlabeled stream.
+            batch (dict[str, dict[str, Tensor]]): as given to `step`.
 
         Returns:
-            tuple: what the model says of labeled images; pseudo labels, confidence and valid [N, H, W] of the weak
-            views; and the loss terms this pass is good for.
+            tuple: loss terms; (pseudo labels, confidence, valid), each [N, H, W], of the unlabeled images; and of
+            those that are pasted into them.
         """
-        outputs = self.model(joined(labeled, unlabeled['weak']))
-        return split_outputs(outputs, len(labeled)), (*decide(outputs[0][len(labeled):]), unlabeled['valid']), {}
+        labeled, first, second = batch['labeled'], batch['unlabeled'], partner_batch(batch)
+        pasted = *self.pseudo_label(second['weak']), second['valid']                        # in eval mode
+        outputs = self.model(joined(labeled['img'], first['weak']))                         # in train mode
+        m = len(labeled['img'])
+        return (self.labeled_term(labeled, outputs), (*decide(outputs[0][m:]), first['valid']), pasted)
+
+    def labeled_term(self, labeled, outputs):
+        """The loss on labeled images, which come first in the outputs of the model."""
+        ours = paddle.utils.map_structure(lambda output: output[:len(labeled['img'])], outputs)
+        return {'sup': self.sup_weight * self.supervised(labeled, ours)}
+
+    def strong_pass(self, img, clock):
+        """Logits [V * N, C, H, W] of the strong views."""
+        return self.model(img)[0]
 
     def explain(self, unlabeled, clock):
         pseudo, conf = self.pseudo_label(unlabeled['weak'])
         return pseudo, conf, (conf >= self.conf_thresh) & unlabeled['valid']
-
-
-def split_outputs(outputs, m):
-    """The outputs of a model for the first m images."""
-    return paddle.utils.map_structure(lambda output: output[:m], outputs)

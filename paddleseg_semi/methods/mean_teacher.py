@@ -1,5 +1,7 @@
 """Mean teacher (Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017), for segmentation."""
 
+import math
+
 import paddle
 
 from paddleseg_semi.cvlibs.manager import METHODS
@@ -19,6 +21,8 @@ class MeanTeacher(Method):
     Args:
         task (Task): what is to be learned.
         weight (float): of the consistency term, a mean over pixels and classes.
+        rampup (int|float): until then the weight grows as exp(-5 (1 - t / T)^2): updates (1000) or, below 1.0, a share
+            of the run (0.25).
         ema_decay (float): of the teacher, per update.
         ema_warmup (bool): start with a faster teacher, min(1 - 1 / (t + 1), ema_decay).
         teacher_bn (str): 'batch': the teacher runs in train mode and keeps batch statistics of its own; 'running': in
@@ -26,14 +30,15 @@ class MeanTeacher(Method):
         reference_quirks (bool): as the published code, let void pixels and padding count.
     """
 
-    def __init__(self, task, weight=100.0, ema_decay=0.99, ema_warmup=False, teacher_bn='batch',
+    def __init__(self, task, weight=100.0, rampup=0, ema_decay=0.99, ema_warmup=False, teacher_bn='batch',
                  reference_quirks=False):
         super().__init__(task)
         if teacher_bn not in TEACHER_BN:
             raise InputError(f'method.teacher_bn: {teacher_bn}: known are {", ".join(TEACHER_BN)}.'
                              f'{nearest(teacher_bn, TEACHER_BN)}')
         self.teacher = EMA(self.model, ema_decay, ema_warmup, 'own' if teacher_bn == 'batch' else 'average')
-        self.weight, self.teacher_bn, self.reference_quirks = weight, teacher_bn, reference_quirks
+        self.weight, self.rampup = weight, rampup
+        self.teacher_bn, self.reference_quirks = teacher_bn, reference_quirks
 
     @property
     def deployed(self):
@@ -41,6 +46,11 @@ class MeanTeacher(Method):
 
     def after_update(self, clock):
         self.teacher.update(self.model, clock.iter - 1)
+
+    def weight_now(self, clock):
+        """float: the weight of the consistency term in this step."""
+        left = -clock.since(self.rampup)                                                    # updates
+        return self.weight * math.exp(-5 * (left / (left + clock.iter)) ** 2) if left > 0 else self.weight
 
     @paddle.no_grad()
     def teach(self, img):
@@ -67,7 +77,7 @@ class MeanTeacher(Method):
             keep = (paddle.ones_like(keep) if self.reference_quirks else keep).astype('float32')
             total += (consistency(student, teacher) * keep).sum()
             count += keep.sum() * self.num_classes
-        losses = {'sup': self.supervised(labeled, outputs), 'cons': self.weight * total / count.clip(min=1)}
+        losses = {'sup': self.supervised(labeled, outputs), 'cons': self.weight_now(clock) * total / count.clip(min=1)}
         return losses, {'kept': share(keep > 0), 'conf': decide(pairs[1][1])[1].mean()}
 
     def explain(self, unlabeled, clock):

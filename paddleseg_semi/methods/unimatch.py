@@ -4,8 +4,8 @@ import paddle
 import paddle.nn.functional as F
 
 from paddleseg_semi.cvlibs.manager import METHODS
-from paddleseg_semi.methods.common import confident_cross_entropy, decide, joined
-from paddleseg_semi.methods.fixmatch import FixMatch, split_outputs
+from paddleseg_semi.methods.common import confident_cross_entropy, decide, joined, partner_batch
+from paddleseg_semi.methods.fixmatch import FixMatch
 from paddleseg_semi.models.tap import Tap, find_fork
 
 
@@ -34,13 +34,15 @@ class UniMatch(FixMatch):
         self.feature_weight, self.feature_drop = feature_weight, feature_drop
         self.fork = find_fork(self.model, task.num_classes, feature_layer)
 
-    def weak_pass(self, labeled, unlabeled):
-        m, n = len(labeled), len(unlabeled['weak'])
+    def weak_pass(self, batch):
+        labeled, first, second = batch['labeled'], batch['unlabeled'], partner_batch(batch)
+        pasted = *self.pseudo_label(second['weak']), second['valid']                        # in eval mode
         with Tap(self.model, *self.fork, self.disturb):
-            outputs = self.model(joined(labeled, unlabeled['weak']))
-        pseudo, conf = decide(outputs[0][m:m + n])
-        loss = confident_cross_entropy(outputs[0][-n:], pseudo, conf, unlabeled['valid'], self.conf_thresh)
-        return split_outputs(outputs, m), (pseudo, conf, unlabeled['valid']), {'fp': self.feature_weight * loss}
+            outputs = self.model(joined(labeled['img'], first['weak']))
+        m, n = len(labeled['img']), len(first['weak'])
+        own = *decide(outputs[0][m:m + n]), first['valid']
+        loss = confident_cross_entropy(outputs[0][-n:], *own, self.conf_thresh)
+        return {**self.labeled_term(labeled, outputs), 'fp': self.feature_weight * loss}, own, pasted
 
     def disturb(self, features):
         """Appends a copy of the batch with channels dropped, per image and level on its own: clean and disturbed

@@ -1,34 +1,36 @@
-"""FixMatch and UniMatch against numbers from the authors' code."""
+"""FixMatch, UniMatch and UniMatch V2 against numbers from the authors' code."""
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 import pytest
 from conftest import close, golden, tensor
+from paddle import nn
 from scripted import CLOCK, compare, leaf, task
 
+from paddleseg_semi.core.metrics import confusion_matrix, scores
 from paddleseg_semi.methods import fixmatch
 from paddleseg_semi.methods.common import decide
 from paddleseg_semi.methods.fixmatch import FixMatch
 from paddleseg_semi.methods.unimatch import UniMatch
+from paddleseg_semi.methods.unimatch_v2 import UniMatchV2, complementary
+from paddleseg_semi.models.windows import Windows
 from paddleseg_semi.transforms.mixing import paste
 
 
-def play(monkeypatch, method, case, boxes, weak, strong):
-    """One step of a method with the logits, boxes and images of a case; returns losses and statistics."""
-    boxes = [tensor(case[box] == 1) for box in boxes]
-    given = iter(boxes)
+def play(monkeypatch, method, case, boxes):
+    """One step of a method whose networks were told what to say, with the boxes and images of a case."""
+    given = iter([tensor(case[box] == 1) for box in boxes])
     monkeypatch.setattr(fixmatch, 'gated_boxes', lambda *_: next(given))
-    method.model.says = [tensor(case['logits_u_w_mix']), weak, strong]
     n, _, height, width = case['logits_u_w'].shape
     blank = paddle.zeros([n, 3, height, width])
     batch = {name: {'weak': blank, 'strong': tensor(case.get(f'img_s1{key}', blank.numpy())),
                     'strong_2': tensor(case.get(f'img_s2{key}', blank.numpy())),
                     'valid': tensor(case[f'ignore_mask{key}'] != 255)}
-             for name, key in (('unlabeled', ''), ('mix', '_mix'))}
+             for name, key in (('unlabeled', ''), ('mix', '_mix')) if f'ignore_mask{key}' in case}
     label = tensor(case['label_x'])
     batch['labeled'] = {'img': paddle.zeros([len(label), 3, *label.shape[1:]]), 'label': label}
     result = method.step(batch, CLOCK)
-    assert method.model.modes == [False, True, True]
     assert not method.model.says
     return result
 
@@ -38,7 +40,9 @@ def test_fixmatch(name, case, monkeypatch):
     x, strong = leaf(case['logits_x']), leaf(case['logits_u_s'])
     weak = leaf(case['logits_u_w'])
     method = FixMatch(task(x.shape[1]), float(case['conf_thresh']))
-    losses, stats = play(monkeypatch, method, case, ['cutmix_box'], [x, weak], strong)
+    method.model.says = [tensor(case['logits_u_w_mix']), [x, weak], strong]
+    losses, stats = play(monkeypatch, method, case, ['cutmix_box'])
+    assert method.model.modes == [False, True, True]
     close(stats['kept'].item(), case['mask_ratio'])
     compare(losses, {'sup': case['loss_x'] / 2, 's1': case['loss_s'] / 2, None: case['loss']},
             [(x, case['grad_x']), (strong, case['grad_s']), (weak, np.zeros(weak.shape))])
@@ -49,8 +53,9 @@ def test_unimatch(name, case, monkeypatch):
     x, weak, disturbed = (leaf(case[f'logits_{key}']) for key in ('x', 'u_w', 'u_fp'))
     s1, s2 = leaf(case['logits_u_s1']), leaf(case['logits_u_s2'])
     method = UniMatch(task(x.shape[1]), float(case['conf_thresh']))
-    losses, stats = play(monkeypatch, method, case, ['cutmix_box1', 'cutmix_box2'],
-                         [x, weak, paddle.zeros_like(x), disturbed], [s1, s2])
+    method.model.says = [tensor(case['logits_u_w_mix']), [x, weak, paddle.zeros_like(x), disturbed], [s1, s2]]
+    losses, stats = play(monkeypatch, method, case, ['cutmix_box1', 'cutmix_box2'])
+    assert method.model.modes == [False, True, True]
     shown = method.model.shown
     assert len(shown[1]) == 2 * (len(x) + len(weak))  # features of the clean batch, then of the disturbed one
     for images, wanted in zip(shown[2].split(2), ('img_s1_mixed', 'img_s2_mixed')):
@@ -62,14 +67,64 @@ def test_unimatch(name, case, monkeypatch):
              (s2, case['grad_s2'])])
 
 
-@pytest.mark.parametrize('name, case', golden('unimatch_loss*.npz'))
-def test_pseudo_labels(name, case):
-    own, inside = decide(tensor(case['logits_u_w'])), decide(tensor(case['logits_u_w_mix']))
-    np.testing.assert_array_equal(own[0].numpy(), case['pseudo_w'])
-    close(own[1].numpy(), case['conf_w'], rtol=1e-5, atol=0)
+@pytest.mark.parametrize('name, case', golden('unimatch_v2_loss*.npz'))
+def test_unimatch_v2(name, case, monkeypatch):
+    x, s1, s2 = (leaf(case[f'logits_{key}']) for key in ('x', 'u_s1', 'u_s2'))
+    method = UniMatchV2(task(x.shape[1]), float(case['conf_thresh']))
+    method.teacher.net.says, method.model.says = [tensor(case['logits_u_w'])], [x, [s1, s2]]
+    losses, stats = play(monkeypatch, method, case, ['cutmix_box1', 'cutmix_box2'])
+    assert method.teacher.net.modes == [False] and method.model.modes == [True, True]
+    close(stats['kept'].item(), case['mask_ratio'])
+    compare(losses, {'sup': case['loss_x'] / 2, 's1': case['loss_s1'] / 4, 's2': case['loss_s2'] / 4,
+                     None: case['loss']}, [(x, case['grad_x']), (s1, case['grad_s1']), (s2, case['grad_s2'])])
+
+
+@pytest.mark.parametrize('name, case', golden('unimatch_v2_compdrop*.npz'))
+def test_complementary_dropout(name, case):
+    pairs, channels = case['bernoulli'].shape
+    untouched = np.zeros(pairs, bool)
+    untouched[case['perm'][:pairs // 2]] = True
+    scale = complementary(tensor(case['bernoulli'] == 1), tensor(untouched))
+    np.testing.assert_array_equal(scale.numpy(), case['channel_scale'])
+    for level in (key for key in case if key.startswith('feature_')):
+        dropped = tensor(case[level]) * scale.unsqueeze(1)
+        close(dropped.numpy(), case[level.replace('feature', 'dropped')], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize('name, case', golden('unimatch_loss*.npz') + golden('unimatch_v2_loss*.npz'))
+def test_what_is_pasted(name, case):
+    own, ignore = decide(tensor(case['logits_u_w'])), tensor(case['ignore_mask'])
+    if 'logits_u_w_mix' in case:
+        inside, ignore_inside = decide(tensor(case['logits_u_w_mix'])), tensor(case['ignore_mask_mix'])
+        np.testing.assert_array_equal(own[0].numpy(), case['pseudo_w'])
+        close(own[1].numpy(), case['conf_w'], rtol=1e-5, atol=0)
+    else:
+        inside, ignore_inside = [value.flip(0) for value in own], ignore.flip(0)
     for k in (1, 2):
         box = tensor(case[f'cutmix_box{k}'] == 1)
+        images = tensor(case[f'img_s{k}'])
+        other = tensor(case[f'img_s{k}_mix']) if f'img_s{k}_mix' in case else images.flip(0)
+        np.testing.assert_array_equal(paste(box, other, images).numpy(), case[f'img_s{k}_mixed'].astype('float32'))
         np.testing.assert_array_equal(paste(box, inside[0], own[0]).numpy(), case[f'pseudo_mixed{k}'])
         close(paste(box, inside[1], own[1]).numpy(), case[f'conf_mixed{k}'], rtol=1e-5, atol=0)
-        ignored = paste(box, tensor(case['ignore_mask_mix']), tensor(case['ignore_mask']))
-        np.testing.assert_array_equal(ignored.numpy(), case[f'ignore_mixed{k}'])
+        np.testing.assert_array_equal(paste(box, ignore_inside, ignore).numpy(), case[f'ignore_mixed{k}'])
+
+
+@pytest.mark.parametrize('name, case', golden('unimatch_eval*.npz'))
+@pytest.mark.parametrize('protocol', ['v1_whole', 'v1_slide'])
+def test_evaluation(name, case, protocol):
+    """V1's protocols; those of V2 belong to its encoders."""
+    class Net(nn.Layer):
+        def forward(self, x):
+            gain = tensor(case['gain']) @ x.mean([2, 3]).unsqueeze(2)                       # [N, C, 1]
+            return [F.conv2d(x, tensor(case['kernel']), padding=1) + gain.unsqueeze(3)]
+
+    net = Windows(Net(), int(case['crop'])) if protocol == 'v1_slide' else Net()
+    num_classes = len(case['kernel'])
+    matrix = paddle.zeros([num_classes, num_classes], 'int64')
+    for image, label, wanted in zip(case['image'], case['label'], case[f'{protocol}_pred']):
+        pred = net(tensor(image[None]))[0].argmax(1)
+        np.testing.assert_array_equal(pred.numpy()[0], wanted)
+        matrix += confusion_matrix(pred, tensor(label[None]), num_classes)
+    close(scores(matrix).class_iou * 100, case[f'{protocol}_iou'], rtol=1e-5)
+    close(scores(matrix).miou * 100, case[f'{protocol}_miou'], rtol=1e-5)

@@ -1,4 +1,4 @@
-"""MeanTeacher, CutMixSeg, FixMatch, UniMatch and CPS: two steps of the trainer, and what their knobs refuse."""
+"""MeanTeacher, CutMixSeg, FixMatch, UniMatch (V1 and V2), CPS: two steps of the trainer, and what knobs refuse."""
 
 import inspect
 import re
@@ -25,7 +25,8 @@ NUM_CLASSES, SIZE = 3, 24
 VARIANTS = [('MeanTeacher', {}), ('MeanTeacher', {'teacher_bn': 'running'}), ('CutMixSeg', {}),
             ('CutMixSeg', {'conf_per_pixel': True, 'distance': 'kld', 'partner': 'reversed', 'conf_thresh': 0.}),
             ('FixMatch', {'conf_thresh': 0.}), ('UniMatch', {'conf_thresh': 0.}),
-            ('UniMatch', {'partner': 'reversed', 'feature_layer': 'backbone.1', 'conf_thresh': 0.}), ('CPS', {}),
+            ('UniMatch', {'partner': 'reversed', 'feature_layer': 'backbone.1', 'conf_thresh': 0.}), ('UniMatchV2', {}),
+            ('UniMatchV2', {'partner': 'other', 'conf_thresh': 0.}), ('CPS', {}),
             ('CPS', {'cutmix': False}), ('CPS', {'partner': 'reversed'})]
 
 
@@ -150,6 +151,15 @@ def test_teachers_differ_in_their_statistics():
     for bn in ('batch', 'running'):
         method, _ = train('MeanTeacher', {'teacher_bn': bn, 'ema_decay': 1.}, steps=1)
         assert (method.teacher.net.backbone[1]._mean.numpy() != 0).any() == (bn == 'batch')
+
+
+def test_rampup():
+    method, clock = build('MeanTeacher', weight=2., rampup=0.5), Clock(10)
+    weights_seen = []
+    for clock.iter in range(10):
+        weights_seen.append(method.weight_now(clock))
+    np.testing.assert_allclose(weights_seen, [2 * np.exp(-5 * max(1 - t / 5, 0) ** 2) for t in range(10)])
+    assert build('CutMixSeg').weight_now(Clock(10)) == 1
 
 
 def test_divergence():

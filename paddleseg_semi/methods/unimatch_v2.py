@@ -1,0 +1,77 @@
+"""UniMatch V2 (Yang, Zhao, Zhao, "Pushing the Limit of Semi-Supervised Semantic Segmentation", 2024)."""
+
+import paddle
+
+from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.methods.fixmatch import FixMatch
+from paddleseg_semi.models.ema import EMA
+from paddleseg_semi.models.tap import Tap, find_fork
+
+
+@METHODS.add_component
+class UniMatchV2(FixMatch):
+    """A mean teacher labels the weak view; two strong views see it with complementary halves of the channels.
+
+    Args:
+        task (Task): what is to be learned.
+        conf_thresh (float): probability, 0..1, from which a pixel trains on its pseudo label.
+        sup_weight (float): of the loss on labeled images.
+        strong_weight (float): of the loss on strong views, shared among them.
+        feature_layer (str, optional): layer whose output loses channels. Default: the model's `backbone`, all of its
+            levels; where it has none, the input of the classifier.
+        box_prob, box_area, box_ratio, partner: of CutMix, see `FixMatch`.
+        ema_decay (float): of the teacher, per update, after a start with min(1 - 1 / (t + 1), ema_decay).
+    """
+
+    views = 2
+
+    def __init__(self, task, conf_thresh=0.95, sup_weight=0.5, strong_weight=0.5, feature_layer=None, box_prob=0.5,
+                 box_area=(0.02, 0.4), box_ratio=(0.3, 3.3333), partner='reversed', ema_decay=0.996):
+        super().__init__(task, conf_thresh, sup_weight, strong_weight, box_prob, box_area, box_ratio, partner)
+        self.teacher = EMA(self.model, ema_decay)
+        self.fork = find_fork(self.model, task.num_classes, feature_layer)
+
+    @property
+    def deployed(self):
+        return self.teacher.net
+
+    def after_update(self, clock):
+        self.teacher.update(self.model, clock.iter - 1)
+
+    def pseudo_label(self, img, net=None):
+        return super().pseudo_label(img, net or self.teacher.net)
+
+    def weak_pass(self, batch):
+        labeled, first = batch['labeled'], batch['unlabeled']
+        own = *self.pseudo_label(first['weak']), first['valid']
+        if 'mix' in batch:
+            pasted = *self.pseudo_label(batch['mix']['weak']), batch['mix']['valid']
+        else:
+            pasted = [value.flip(0) for value in own]
+        return self.labeled_term(labeled, self.model(labeled['img'])), own, pasted
+
+    def strong_pass(self, img, clock):
+        def drop(level):
+            pairs, axis = len(level) // 2, -1 if level.ndim == 3 else 1  # tokens [2N, L, C] or a map [2N, C, H, W]
+            rng = clock.rng('channels')  # anew for each level: levels of the same width lose the same channels
+            untouched = paddle.to_tensor(rng.permutation(pairs) < pairs // 2)
+            alive = paddle.to_tensor(rng.random((pairs, level.shape[axis])) < 0.5)
+            scale = complementary(alive, untouched).astype(level.dtype)
+            return level * (scale.unsqueeze(1) if axis == -1 else scale.unsqueeze([2, 3]))
+
+        with Tap(self.model, *self.fork, lambda features: paddle.utils.map_structure(drop, features)):
+            return self.model(img)[0]
+
+
+def complementary(alive, untouched):
+    """Factors for the channels of two views: each is alive in exactly one of them, and twice as strong there.
+
+    Args:
+        alive (Tensor): [N, C], bool: in the first view.
+        untouched (Tensor): [N], bool: pairs that keep all channels as they are.
+
+    Returns:
+        Tensor: [2N, C], float32, in {0, 1, 2}: first views, then second ones.
+    """
+    scale = paddle.concat([alive, ~alive]).astype('float32') * 2
+    return paddle.where(paddle.concat([untouched] * 2).unsqueeze(1), paddle.ones_like(scale), scale)
