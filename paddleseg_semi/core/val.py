@@ -8,6 +8,7 @@ from paddleseg.utils import logger
 
 from paddleseg_semi.core.common import progress_bar
 from paddleseg_semi.core.metrics import Roc, confusion_matrix, scores
+from paddleseg_semi.datasets.streams import end_with_parent
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.modes import evaluating
 
@@ -40,7 +41,8 @@ def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fa
         dist.init_parallel_env()
     rank, nranks = dist.get_rank(), dist.get_world_size()
     images = _Shard(eval_dataset, rank, nranks)
-    loader = paddle.io.DataLoader(images, batch_size=1, num_workers=num_workers)
+    loader = paddle.io.DataLoader(images, batch_size=1, num_workers=num_workers,
+                                  worker_init_fn=end_with_parent)
     options = {'is_slide': is_slide, 'stride': stride, 'crop_size': crop_size}
     if aug_eval:
         options.update(scales=scales, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical)

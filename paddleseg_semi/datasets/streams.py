@@ -8,10 +8,12 @@ import copy
 import os
 import random
 import threading
+import time
 
 import cv2
 import numpy as np
 import paddle
+from paddle.base.multiprocess_utils import _cleanup_mmap
 
 from paddleseg_semi.errors import InputError
 
@@ -209,6 +211,20 @@ def collate(samples):
     return {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
 
 
+def end_with_parent(worker_id):
+    """The `worker_init_fn` of every loader. A worker of Paddle looks for its parent only between two batches, so those
+    of a killed process would wait for the next one forever."""
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        _cleanup_mmap()  # shared memory nobody will fetch
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def batches(stream, sampler, num_workers=0):
     """Endless batches of one stream.
 
@@ -224,7 +240,7 @@ def batches(stream, sampler, num_workers=0):
         InputError: what went wrong with a sample, in one line.
     """
     loader = paddle.io.DataLoader(stream, batch_sampler=sampler, collate_fn=collate, num_workers=num_workers,
-                                  return_list=True)
+                                  worker_init_fn=end_with_parent, return_list=True)
     for batch in loader:
         if 'error' in batch:
             raise InputError(bytes(batch['error'].numpy()).decode())
