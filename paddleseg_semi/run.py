@@ -52,7 +52,7 @@ class Options:
     def __post_init__(self):
         for name, least in _AT_LEAST.items():
             value = getattr(self, name)
-            if name == 'save_interval' and isinstance(value, str):
+            if name == 'save_interval' and isinstance(value, (str, Fraction)):
                 self.save_interval = _share(value)
             elif value is not None and (not isinstance(value, int) or value < least):
                 raise InputError(f'--{name} {value}: give a whole number of at least {least}.')
@@ -93,7 +93,7 @@ def build_trainer(config, options, rank=0, ranks=1):
 
     clock = Clock(config.iters, options.seed, rank)
     interval = options.save_interval * (config.iters if isinstance(options.save_interval, Fraction) else 1)
-    identity = {'config': config.dic, 'split': split.digest if split else 'all labeled', 'seed': options.seed,
+    identity = {'config': config.dic, 'seed': options.seed, 'split': split.digest if split else 'all labeled',
                 'ranks': ranks, 'repeats': options.repeats, 'precision': options.precision}
     checkpoints = Checkpoints(options.save_dir, identity, options.keep_checkpoint_max)
     labeled, batch_size = sizes['labeled']

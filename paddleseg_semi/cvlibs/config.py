@@ -161,8 +161,9 @@ def set_option(dic, option):
     except (ValueError, SyntaxError):
         value = {'true': True, 'false': False, 'null': None}.get(text.lower(), text)
     *parents, leaf = key.split('.')
+    late = parents[:1] in (['semi'], ['method'], ['players'], ['test_config'])  # from the flags or the method's file
     for parent in parents:
-        if parent in ('semi', 'method', 'players', 'test_config'):  # may come from the flags or the method's file
+        if late:
             dic.setdefault(parent, {})
         if not isinstance(dic.get(parent), dict):
             raise InputError(f'--opts {option}: there is no section "{parent}".{nearest(parent, dic)}')
