@@ -30,7 +30,7 @@ RECIPE = {
               'backbone_indices': [3], 'aspp_out_channels': 16, 'aspp_ratios': [1, 2]},
     'method': {'ndf': 4, 'semi_start': 2, 'semi_start_adv': 1},
 }
-TRAIN = ROOT / 'tools/train.py'
+TRAIN, PROBE = ROOT / 'tools/train.py', ROOT / 'tests/contract/probe.py'
 HALF = ['--label_ratio', 0.5]
 ONE_THREAD = ['--device', 'cpu', '--cpu_threads', '1']
 

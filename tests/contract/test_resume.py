@@ -1,0 +1,170 @@
+"""A run that was interrupted, wherever it was, ends as if nothing had happened; and only that run goes on."""
+
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+
+from .conftest import HALF, PROBE, TRAIN, communicate, one_line
+
+RUN = [*HALF, '--do_eval', '--use_ema', '--save_interval', 3, '--iters', 12, '--log_iters', 1]
+RESULT = ['iter_12', 'best_model', 'ema_best_model', 'split']
+
+
+@pytest.fixture(scope='module')
+def undisturbed(shared_toy):
+    """{file: md5} of a run from beginning to end, without loader workers."""
+    code, _, err = shared_toy.finish(TRAIN, *shared_toy.flags(*RUN))
+    assert code == 0, err
+    return shared_toy.files(*RESULT)
+
+
+def finish(toy, *flags):
+    code, out, err = toy.finish(TRAIN, *toy.flags(*RUN, '--resume_model', 'latest', *flags))
+    assert code == 0, err
+    return out
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_parts_make_the_whole(toy, undisturbed, workers):
+    """6 iterations, a new process, 6 iterations: every file has the bytes of 12 iterations."""
+    code, _, err = toy.finish(PROBE, 6, *toy.flags(*RUN, '--num_workers', workers))
+    assert code == 0, err
+    assert not (toy.folder / 'run/iter_12').exists()
+    out = finish(toy, '--num_workers', workers)
+    assert 'Resumed from run/iter_6 at iter 6' in out and 'iter: 7/12' in out and 'iter: 6/12' not in out
+    assert toy.files(*RESULT) == undisturbed
+
+
+@pytest.mark.parametrize('workers, seed', [(0, 1), (2, 2)])
+def test_kill_at_any_moment(toy, undisturbed, workers, seed):
+    """Killed twice: at a random moment of training, evaluation or saving, and at one of the resumed run."""
+    rng, moments = random.Random(seed), []
+    for _ in range(2):
+        process = toy.start(TRAIN, *toy.flags(*RUN, '--num_workers', workers, '--resume_model', 'latest'))
+        for line in process.stdout:
+            if '[TRAIN]' in line:
+                break
+        time.sleep(rng.uniform(0, 1.2))
+        process.kill()
+        communicate(process, 30)  # its loader workers hold the pipes: they must end too
+        moments.append((process.returncode, sorted(path.name for path in (toy.folder / 'run').iterdir())))
+    finish(toy, '--num_workers', workers)
+    assert toy.files(*RESULT) == undisturbed, moments
+    assert not list((toy.folder / 'run').glob('.*')), moments  # nothing half-written is left
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_interrupt(toy, workers):
+    """Ctrl-C reaches the whole process group."""
+    process = toy.start(TRAIN, *toy.flags(*HALF, '--iters', 100000, '--log_iters', 1, '--num_workers', workers),
+                        start_new_session=True)
+    for line in process.stdout:
+        if '[TRAIN]' in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    code, _, err = communicate(process, 60)
+    assert code == 130
+    assert err.splitlines()[-1] == 'train.py: interrupted' and 'Traceback' not in err, err
+
+
+# In this process: what `latest` means, and what is refused
+
+@pytest.fixture(scope='module')
+def trained(shared_toy, undisturbed):
+    return shared_toy.folder / 'run'
+
+
+@pytest.fixture
+def run(toy, trained):
+    return shutil.copytree(trained, toy.folder / 'run')
+
+
+def test_latest_without_checkpoint(toy):
+    """So one command line serves for the start and for every restart."""
+    assert toy.train('--iters', 1, '--resume_model', 'latest') == 0
+    assert (toy.folder / 'run/iter_1').is_dir()
+
+
+def test_latest_of_a_finished_run(run, toy):
+    before = toy.files(*RESULT)
+    assert toy.train(*RUN, '--resume_model', 'latest') == 0
+    assert toy.files(*RESULT) == before
+
+
+def test_latest_skips_what_is_not_whole(run, toy, capfd):
+    shutil.copytree(run / 'iter_12', run / 'iter_99')
+    (run / 'iter_99/model.pdopt').unlink()
+    assert toy.train(*RUN, '--resume_model', 'latest') == 0
+    assert 'Resumed from run/iter_12' in capfd.readouterr().out
+
+
+def test_latest_of_folders_none_of_which_is_whole(run, refused):
+    (run / 'iter_12/method.pdparams').unlink()
+    refused(*RUN, '--resume_model', 'latest', says=['run/iter_12', 'method.pdparams missing'])
+
+
+def test_older_folder(run, refused):
+    refused(*RUN, '--resume_model', 'run/iter_9', says=['run/iter_9', 'method.pdparams missing', 'latest'])
+
+
+def test_a_new_run_puts_the_old_one_aside(run, toy, capfd):
+    before = toy.files('iter_12')
+    assert toy.train('--iters', 1) == 0
+    assert 'held an earlier run' in capfd.readouterr().out
+    assert toy.files('iter_1') and not (run / 'iter_12').exists()
+    assert {name.removeprefix('earlier_1/'): md5 for name, md5 in toy.files('earlier_1/iter_12').items()} == before
+
+
+@pytest.mark.parametrize('flags, difference', [
+    (['--seed', 1], 'seed 0, not 1'),
+    (['--label_ratio', 0.25], 'semi.label_ratio: 0.5, not 0.25'),
+    (['--learning_rate', 0.01], 'lr_scheduler.learning_rate: 0.05, not 0.01'),
+    (['--iters', 13], 'iters: 12, not 13'),
+    (['--batch_size', 3], 'batch_size: 2, not 3'),
+    (['--opts', 'method.lambda_semi=0.2'], 'method.lambda_semi: 0.1, not 0.2'),
+    (['--opts', 'players.discriminator.optimizer.beta1=0.8'], 'players.discriminator.optimizer.beta1: 0.9, not 0.8'),
+    (['--method', 'Supervised'], 'method.type: AdvSemiSeg, not Supervised'),
+    (['--repeats', 2], 'repeats 1, not 2'),
+    (['--precision', 'fp16'], 'precision fp32, not fp16')])
+def test_another_run(run, refused, flags, difference):
+    refused(*RUN, '--resume_model', 'latest', *flags, says=['run/iter_12', difference])
+
+
+def test_another_split_of_the_same_size(toy, run, refused):
+    (toy.folder / 'ids.txt').write_text(''.join(f'{i:02d}\n' for i in range(6)))
+    refused(*RUN, '--resume_model', 'latest', '--split_ids', 'ids.txt', says=['run/iter_12', 'semi.split: None'])
+
+
+def test_split_whose_list_has_changed(toy, refused):
+    """The recipe names the same file; what is in it differs."""
+    ids = toy.folder / 'ids.txt'
+    ids.write_text('00\n01\n02\n')
+    flags = ['--split_ids', 'ids.txt', '--iters', 1, '--resume_model', 'latest']
+    assert toy.train(*flags) == 0
+    ids.write_text('00\n01\n03\n')
+    refused(*flags, says=['run/iter_1', 'split', 'leak masks'])
+
+
+def test_ema_was_not_kept(toy, refused):
+    assert toy.train('--iters', 1) == 0
+    refused('--iters', 1, '--use_ema', '--resume_model', 'latest', says=['run/iter_1', 'ema_model.pdparams'])
+
+
+def test_what_may_change(run, toy):
+    """Where and how it is evaluated, and how often something is said, is not part of what is trained."""
+    toy.recipe['val_dataset']['transforms'].insert(0, {'type': 'Resize', 'target_size': [32, 32]})
+    assert toy.train(*RUN, '--resume_model', 'latest', '--log_iters', 5, '--save_interval', 2) == 0
+
+
+def test_interrupted_at_start(toy):
+    """Before anything is imported, let alone written."""
+    process = toy.start(TRAIN, *toy.flags())
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    code, _, err = communicate(process, 60)
+    assert code == 130
+    one_line(err, 'interrupted')
