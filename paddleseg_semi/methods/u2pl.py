@@ -18,7 +18,7 @@ from paddleseg_semi.losses.contrast import (
     spilled_one_hot,
 )
 from paddleseg_semi.methods.base import Method
-from paddleseg_semi.methods.common import joined
+from paddleseg_semi.methods.common import joined, share
 from paddleseg_semi.models.bank import Bank
 from paddleseg_semi.models.ema import EMA
 from paddleseg_semi.models.modes import evaluating
@@ -130,7 +130,7 @@ class U2PL(Method):
         losses = {'sup': self.supervised(labeled, [output[:count] for output in logits]),
                   'unsup': self.unsup_weight * reliable_cross_entropy(logits[0][count:], pseudo, reliable),
                   'contra': self.contra_weight * contra}
-        return losses, self._stats(reliable.astype('float32').mean(), conf)
+        return losses, self._stats(share(reliable, batch['unlabeled']['valid']), conf)
 
     def _warm_up(self, labeled):
         """Labeled images only. The teacher looks on, for its running statistics."""
