@@ -10,6 +10,6 @@ from paddleseg_semi import compat
 
 compat.apply()
 
-from paddleseg_semi import datasets, losses, methods, models, transforms  # noqa: F401
+from paddleseg_semi import datasets, losses, methods, models, stages, transforms  # noqa: F401
 
 __version__ = '0.1.0'

@@ -1,5 +1,6 @@
 """What evaluation, export, prediction and deployment share."""
 
+import hashlib
 import os
 import sys
 
@@ -81,9 +82,23 @@ def make_folder(path, flag='--save_dir'):
 
 
 def save_mask(classes, path, color_map):
-    """Writes classes (ndarray [H, W], 0..255) as a palette PNG whose pixel values are the classes."""
+    """Writes classes (ndarray [H, W], 0..255) as a palette PNG whose pixel values are the classes, complete or not at
+    all."""
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        visualize.get_pseudo_color_map(classes, color_map).save(path)
+        visualize.get_pseudo_color_map(classes, color_map).save(path + '.tmp', format='PNG')
+        os.replace(path + '.tmp', path)
     except OSError as error:
         raise RunError(f'{path}: cannot be written ({error.strerror or error}).') from None
+
+
+def digest(paths):
+    """str: sha256 of what is in files, in the given order."""
+    total = hashlib.sha256()
+    for path in paths:
+        try:
+            with open(path, 'rb') as file:
+                total.update(hashlib.sha256(file.read()).digest())
+        except OSError as error:
+            raise InputError(f'{path}: cannot be read ({error.strerror}).') from None
+    return total.hexdigest()

@@ -1,16 +1,18 @@
-"""Prediction of photos: overlays and palette masks."""
+"""Prediction of photos: overlays and palette masks; pseudo labels."""
 
 import os
 
 import cv2
 import paddle
 import paddle.distributed as dist
+import paddle.nn.functional as F
 from paddleseg.core import infer
+from paddleseg.core.infer import reverse_transform
 from paddleseg.core.predict import preprocess
 from paddleseg.utils import logger, visualize
 
 from paddleseg_semi.core.common import progress_bar, save_mask
-from paddleseg_semi.errors import RunError
+from paddleseg_semi.errors import InputError, RunError
 from paddleseg_semi.models.modes import evaluating
 
 
@@ -56,3 +58,54 @@ def _save_overlay(image, pred, color_map, path):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if not cv2.imwrite(path, visualize.visualize(image, pred, color_map, weight=0.6)):
         raise RunError(f'{path}: cannot be written.')
+
+
+def label(model, transforms, images, scales=(1.0,), flip=False, **window):
+    """Writes what a network says about images as palette PNGs of their sizes. Masks that are there already stay, so a
+    killed run can be repeated. With several ranks each labels every nranks-th image.
+
+    Args:
+        model (nn.Layer): returns a list of logits, the main one [N, C, H, W] first.
+        transforms (Compose): what an image passes before the network.
+        images (list[tuple[str, str]]): image, and the mask to write.
+        scales, flip, **window: as :func:`class_scores`.
+    """
+    color_map = visualize.get_color_map_list(256)
+    images = [pair for pair in images[dist.get_rank()::dist.get_world_size()] if not os.path.exists(pair[1])]
+    bar = progress_bar(len(images), show=dist.get_rank() == 0)
+    with evaluating(model), paddle.no_grad():
+        for i, (image, mask) in enumerate(images):
+            try:
+                data = preprocess(image, transforms)
+            except Exception as error:  # a damaged file can raise almost anything
+                raise InputError(f'{image}: cannot be used ({type(error).__name__}: {error}). Repair or unlist it.') \
+                    from None
+            scores = class_scores(model, data['img'], scales, flip, **window)
+            scores = reverse_transform(scores, data['trans_info'], mode='bilinear')
+            save_mask(scores.argmax(1)[0].numpy().astype('uint8'), mask, color_map)
+            bar.update(i + 1)
+
+
+def class_scores(model, img, scales=(1.0,), flip=False, **window):
+    """Adds up a network's soft-max maps of an image at several scales, each also mirrored.
+
+    Args:
+        model (nn.Layer): in eval mode; returns a list of logits, the main one [N, C, h, w] first.
+        img (Tensor): [N, 3, H, W] float32.
+        scales (Sequence[float]): of the sides, which are cut off to whole pixels.
+        flip (bool): mirror left and right as well.
+        **window: `is_slide`, `crop_size` and `stride` of PaddleSeg's inference.
+
+    Returns:
+        Tensor: [N, C, H, W] float32, 0 to the number of maps.
+    """
+    height, width = img.shape[2:]
+    total = 0
+    for scale in scales:
+        size = [max(int(side * scale), 1) for side in (height, width)]
+        view = F.interpolate(img, size, mode='bilinear', align_corners=True)
+        for mirror in (False, True)[:1 + flip]:
+            logit = infer.inference(model, view.flip(3) if mirror else view, **window)
+            prob = F.interpolate(F.softmax(logit, axis=1), [height, width], mode='bilinear', align_corners=True)
+            total = total + (prob.flip(3) if mirror else prob)
+    return total

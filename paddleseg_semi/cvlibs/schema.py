@@ -69,6 +69,14 @@ def check_keys(dic, path):
         raise InputError(f'{path}: {error}') from None
 
 
+def check_stage(settings, component):
+    """Raises InputError at the first keyword of a pipeline's stage that its type does not take, or that is missing."""
+    _known_keywords(settings, component, '')
+    for name, parameter in inspect.signature(component).parameters.items():
+        if parameter.default is parameter.empty and name not in settings:
+            raise InputError(f'"{name}" is missing.')
+
+
 def _known(section, words, where):
     if not isinstance(section, dict):
         raise InputError(f'{where}: {section}: expected a section with the keys {", ".join(words)}.')

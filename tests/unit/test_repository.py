@@ -14,7 +14,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / 'paddleseg_semi'
 SOURCES = sorted(PACKAGE.rglob('*.py'))
 YAMLS = [path for folder in ('configs', 'test_tipc/configs') for path in sorted((REPOSITORY / folder).rglob('*.yml'))]
-RECIPES = [path for path in YAMLS if '_base_' not in path.parts]
+PIPELINES = [path for path in YAMLS if {'stages', 'defaults'} & yaml.safe_load(path.read_text()).keys()]
+RECIPES = [path for path in YAMLS if '_base_' not in path.parts and path not in PIPELINES]
 TOOLS = [path for path in sorted((REPOSITORY / 'tools').glob('*.py')) if path.name != 'cli.py']
 TOOLS += [REPOSITORY / 'deploy/python/infer.py']
 
@@ -34,6 +35,7 @@ MAY_IMPORT = {
     'core': FLOOR | {'datasets', 'models'},
     'cvlibs': FLOOR | {'datasets', 'models', 'core', 'methods.base'},
     'run': FLOOR | {'datasets', 'models', 'core', 'cvlibs'},
+    'stages': FLOOR | {'datasets', 'core', 'cvlibs', 'run'},
 }
 
 
@@ -119,7 +121,16 @@ def test_yaml_and_its_bases(path):
 def test_recipes_pass_the_locked_config(path, ratio):
     from paddleseg_semi.cvlibs import SemiConfig
     config = SemiConfig(str(path), label_ratio=ratio)
-    assert config.dic['method']['type'] == 'Supervised' if not config.uses_unlabeled else config.dic['players']
+    assert (config.dic['method']['type'] == 'Supervised') != config.uses_unlabeled
+
+
+@pytest.mark.parametrize('path', PIPELINES, ids=relative)
+def test_pipelines_and_their_recipes(path, monkeypatch):
+    from paddleseg_semi.cvlibs.stages import read_pipeline
+    monkeypatch.chdir(REPOSITORY)  # what recipes are relative to
+    own = 'config' in yaml.safe_load(path.read_text())['defaults']
+    flags = {} if own else {'config': str(RECIPES[0]), 'label_ratio': 0.125}  # a pipeline for any recipe
+    assert read_pipeline(str(path), 'output', **flags).steps
 
 
 @pytest.fixture

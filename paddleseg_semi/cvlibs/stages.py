@@ -1,0 +1,78 @@
+"""From a pipeline's YAML to its stages."""
+
+import inspect
+import os
+import re
+
+from paddleseg_semi.core.pipeline import Pipeline, Step, naming
+from paddleseg_semi.cvlibs.config import read_yaml, set_option
+from paddleseg_semi.cvlibs.manager import STAGES
+from paddleseg_semi.cvlibs.schema import check_stage
+from paddleseg_semi.errors import InputError, nearest
+
+
+def read_pipeline(path, save_dir, opts=None, **flags):
+    """Reads a pipeline:
+
+        defaults: {label_ratio: 0.125}                # keywords of all stages that take them and do not give their own
+        stages:
+          sup:   {type: Train, config: recipe.yml}    # name, type, the type's keywords
+          label: {type: PseudoLabel, model: '@sup/best_model', files: '@sup/split/unlabeled.txt'}
+
+    '@sup/' is the folder of stage sup. The `_base_` of PaddleSeg's recipes works here too.
+
+    Args:
+        path (str): the YAML file.
+        save_dir (str): where the stages' folders are.
+        opts (list[str], optional): 'stage.key=value' changes.
+        **flags: go over `defaults`; None leaves the file's value.
+
+    Returns:
+        Pipeline: every stage built, so that what is wrong in a recipe is known before the first one runs.
+
+    Raises:
+        InputError: a stage, type, keyword or reference that is not known; what the stages themselves refuse.
+    """
+    dic = read_yaml(path)
+    stages = dic.pop('stages', None)
+    defaults = dic.pop('defaults', None) or {}
+    defaults.update((key, value) for key, value in flags.items() if value is not None)
+    if dic or not isinstance(stages, dict):
+        raise InputError(f'{path}: {", ".join(dic) or "stages"}: a pipeline has the sections "stages" (name: settings) '
+                         'and, if wanted, "defaults".')
+    for option in opts or []:
+        set_option(stages, option)
+    steps = {}
+    for name, settings in stages.items():
+        with naming(name):
+            steps[name] = _build(name, settings, defaults, save_dir, steps)
+    taken = {key for step in steps.values() for key in inspect.signature(type(step.stage)).parameters}
+    for key in defaults:
+        if key not in taken:
+            raise InputError(f'{path}: defaults.{key}: no stage takes it.{nearest(key, taken)}')
+    return Pipeline(steps, save_dir)
+
+
+def _build(name, settings, defaults, save_dir, earlier):
+    if not re.fullmatch(r'[\w-]+', str(name)) or not isinstance(settings, dict):
+        raise InputError('a stage is a name (letters, digits, - and _) with a type and its keywords.')
+    kind, known = settings.get('type'), STAGES.components_dict
+    if kind not in known:
+        raise InputError(f'there is no type "{kind}".{nearest(kind, known)} Known: {", ".join(sorted(known))}.')
+    keywords = inspect.signature(known[kind]).parameters
+    settings = {**{key: value for key, value in defaults.items() if key in keywords}, **settings}
+    check_stage(settings, known[kind])
+    products = []
+
+    def resolved(value):
+        if isinstance(value, list):
+            return [resolved(item) for item in value]
+        if not isinstance(value, str) or not value.startswith('@'):
+            return value
+        owner, _, product = value[1:].partition('/')
+        if owner not in earlier:
+            raise InputError(f'"{value}": there is no earlier stage "{owner}".{nearest(owner, earlier)}')
+        products.append((owner, product))
+        return os.path.join(save_dir, owner, product)
+
+    return Step(known[kind](**{key: resolved(value) for key, value in settings.items() if key != 'type'}), products)

@@ -1,0 +1,1 @@
+from paddleseg_semi.stages import pseudo_label, select_reliable, train  # noqa: F401

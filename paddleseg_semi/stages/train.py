@@ -1,0 +1,50 @@
+"""Training as a stage."""
+
+import dataclasses
+import math
+from fractions import Fraction
+
+from paddleseg_semi.core.common import digest
+from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
+from paddleseg_semi.cvlibs.manager import STAGES
+from paddleseg_semi.run import Options, train
+
+
+@STAGES.add_component
+class Train:
+    """What tools/train.py does; a killed run goes on at its newest checkpoint.
+
+    Products: best_model/ (with a val_dataset), iter_N/, split/, config.yml, train.log.
+
+    Args:
+        config (str): the recipe.
+        method, label_ratio, split, extra_labeled, iters, batch_size, learning_rate, opts (optional): as the flags of
+            tools/train.py (`split` is --split_ids).
+        save_interval (int|str): iterations between evaluations and checkpoints, or their share of the run ('1/3').
+        keep_checkpoint_max (int, optional): default: all of a share, 5 of others.
+        seed, num_workers, log_iters, use_vdl, use_ema, precision, amp_level: as the flags.
+    """
+
+    def __init__(self, config, method=None, label_ratio=None, split=None, extra_labeled=None, iters=None,
+                 batch_size=None, learning_rate=None, opts=None, save_interval='1/12', keep_checkpoint_max=None, seed=0,
+                 num_workers=0, log_iters=10, use_vdl=False, use_ema=False, precision='fp32', amp_level='O1'):
+        self.config = SemiConfig(config, opts, method=method, label_ratio=label_ratio, split_ids=split,
+                                 extra_labeled=extra_labeled, iters=iters, batch_size=batch_size,
+                                 learning_rate=learning_rate)
+        self.options = Options(resume_model='latest', do_eval=bool(self.config.val_dataset_cfg), seed=seed,
+                               save_interval=save_interval, num_workers=num_workers, log_iters=log_iters,
+                               use_vdl=use_vdl, use_ema=use_ema, precision=precision, amp_level=amp_level)
+        if keep_checkpoint_max:
+            self.options.keep_checkpoint_max = keep_checkpoint_max
+        elif isinstance(self.options.save_interval, Fraction):
+            self.options.keep_checkpoint_max = math.ceil(1 / self.options.save_interval)
+
+    def inputs(self):
+        builder = SemiBuilder(self.config, self.options.seed)
+        split = builder.split()
+        masks = [mask for extra in builder.extra_labeled for _, mask in extra.file_list]
+        options = [str(getattr(self.options, name)) for name in ('seed', 'save_interval', 'use_ema', 'precision')]
+        return [self.config.dic, split and split.digest, digest(masks), options]
+
+    def run(self, out_dir):
+        train(self.config, dataclasses.replace(self.options, save_dir=out_dir))
