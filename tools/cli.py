@@ -43,19 +43,19 @@ def run(main, parser):
     args = parser.parse_args()
     try:
         sys.exit(main(args))
-    except KeyboardInterrupt:
-        print(f'{parser.prog}: interrupted', file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        from paddleseg_semi.errors import InputError, RunError
-        if isinstance(error, OSError) and error.errno in _DISK:  # wherever it was met: a log, a picture, a report
-            error = RunError(f'{error.filename or "the disk"}: cannot be written ({error.strerror}). What was complete '
-                             'before is untouched; free some space and try again.')
-        if not isinstance(error, (InputError, RunError)):
+    except (KeyboardInterrupt, Exception) as error:
+        if isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):  # in Paddle's import
+            text, code = 'interrupted', 130
+        elif isinstance(error, OSError) and error.errno in _DISK:  # wherever it was met: a log, a picture, a report
+            text, code = (f'{error.filename or "the disk"}: cannot be written ({error.strerror}). What was complete '
+                          'before is untouched; free some space and try again.'), 1
+        elif hasattr(error, 'exit_code'):  # InputError and RunError, not imported here: Paddle may be half-loaded
+            text, code = error, error.exit_code
+        else:
             raise
-        sys.stdout.flush()
-        print(f'{parser.prog}: {error}', file=sys.stderr)
-        sys.exit(error.exit_code)
+    sys.stdout.flush()
+    print(f'{parser.prog}: {text}', file=sys.stderr)
+    sys.exit(code)
 
 
 def add_device_flags(parser):
