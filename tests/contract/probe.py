@@ -1,4 +1,4 @@
-"""tools/train.py, watched: leaves run/rank_<r>.json with the images of every step and the md5 of all weights at the end.
+"""tools/train.py, watched: leaves run/rank_<r>.json with the images of every step and the md5 of the final weights.
 
 First argument: the iteration after whose checkpoint the process ends, or 0. The others go to tools/train.py.
 """
