@@ -197,3 +197,17 @@ def test_raw_images_of_any_folder(toy, monkeypatch):
     data = Dataset('train', 'run/label', [], 3, train_path='run/label/list.txt', separator='\t')
     assert len({mask for _, mask in data.file_list}) == 2
     np.testing.assert_array_equal(data[0]['label'], data[1]['label'])
+
+
+def test_two_ranks_label_as_one_does(toy):
+    stages = {'sup': {'type': 'Train'}, 'label': {'type': 'PseudoLabel', 'model': '@sup/best_model',
+                                                  'files': '@sup/split/unlabeled.txt'}}
+    (toy.folder / 'pipeline.yml').write_text(yaml.safe_dump({'stages': stages}, sort_keys=False))
+    args = flags(toy, config='pipeline.yml')
+    code, out, err = toy.finish('-m', 'paddle.distributed.launch', '--nproc_per_node', 2, '--log_dir', 'log',
+                                ROOT / 'tools/pipeline.py', *args, start_new_session=True)
+    assert code == 0, out + err + ''.join(path.read_text() for path in (toy.folder / 'log').glob('workerlog.*'))
+    masks = snapshot(toy.folder / 'run/label')
+    assert sum(path.suffix == '.png' for path in masks) == 6
+    assert toy.call('pipeline', *args, '--from', 'label') == 0
+    assert snapshot(toy.folder / 'run/label') == masks
