@@ -49,7 +49,7 @@ def main(args):
     for name, figure in zip(names[1:], figures[1:]):
         gain = figure.miou - figures[0].miou
         print(f'{name}: {gain:+.4f} mIoU against {names[0]}, one run each, {len(dataset.file_list)} images. '
-              + ('It helped.' if gain > 0 else 'It did NOT help.'))
+              + ('Higher, by one run.' if gain > 0 else 'It did NOT help.'))
     for file in ('compare.png', 'compare.md'):
         logger.info(f'Written: {os.path.join(args.save_dir, file)}')
 

@@ -92,7 +92,7 @@ class SemiConfig(Config):
         self.by_default = not (asked or own)
         base_file = method_file(chosen)
         base = read_yaml(base_file) if base_file else {'method': {'type': chosen}}
-        if asked and own != base['method']['type']:  # another method's knobs would not fit this one
+        if asked and own and own != base['method']['type']:  # another method's knobs would not fit this one
             self.dic.pop('method', None)
             self.dic.pop('players', None)
         self.dic = merge_config_dicts(self.dic, base)
