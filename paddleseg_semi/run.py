@@ -12,6 +12,7 @@ from paddleseg_semi.core import parallel
 from paddleseg_semi.core.checkpoint import Checkpoints
 from paddleseg_semi.core.clock import Clock
 from paddleseg_semi.core.journal import Journal
+from paddleseg_semi.core.profiler import Profiler
 from paddleseg_semi.core.trainer import Plan, Precision, Trainer
 from paddleseg_semi.core.val import evaluate
 from paddleseg_semi.cvlibs.builder import SemiBuilder
@@ -101,7 +102,7 @@ def build_trainer(config, options, rank=0, ranks=1):
                       writes=rank == 0)
     precision = Precision(options.precision, options.amp_level)
     trainer = Trainer(method, {}, players, clock, journal, checkpoints,
-                      Plan(interval, options.early_stop_intervals, options.profiler_options),
+                      Plan(interval, options.early_stop_intervals, Profiler(options.profiler_options)),
                       _evaluation(builder, options) if options.do_eval else None, precision,
                       EMA(method.deployed, 0.999) if options.use_ema else None)
     folder = checkpoints.find(options.resume_model) if options.resume_model else None

@@ -5,9 +5,10 @@ import os
 from typing import NamedTuple
 
 import paddle
-from paddleseg.utils import logger, train_profiler
+from paddleseg.utils import logger
 
 from paddleseg_semi.core import checkpoint, parallel
+from paddleseg_semi.core.profiler import Profiler
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.weights import assign
 
@@ -52,12 +53,12 @@ class Plan(NamedTuple):
     Attributes:
         save_interval (int|Fraction): iterations between checkpoints (and evaluations); 100/3 means 33, 66, 100, …
         early_stop_intervals (int, optional): stop after so many of them without a better mIoU.
-        profiler_options (str, optional): of PaddleSeg's profiler.
+        profiler (Profiler): times some of the steps, or none.
     """
 
     save_interval: int = 1000
     early_stop_intervals: int = None
-    profiler_options: str = None
+    profiler: Profiler = Profiler()
 
     def due(self, iteration):
         """Whether an iteration is a multiple of `save_interval`, rounded down."""
@@ -101,7 +102,7 @@ class Trainer:
             rates = {name: player.optimizer.get_lr() for name, player in self.players.items()}
             losses, stats = self.step(batch)
             self.journal.step_done(losses, stats, rates)
-            train_profiler.add_profiler_step(self.plan.profiler_options)
+            self.plan.profiler.step()
             if self.plan.due(self.clock.iter) or self.clock.iter == self.clock.iters:
                 self.milestone(batch)
                 if self._stale():
