@@ -13,6 +13,7 @@ add('--from', dest='start', metavar='STAGE', default=None, help='run this stage 
 add('--iters', type=int, default=None, help='iterations of every training stage, instead of those of the recipe')
 add('--num_workers', type=int, default=None, help='loader processes per stream')
 add('--seed', type=int, default=None, help='of the split, the order and all that is random')
+add('--oracle', action='store_true', default=None, help='log how good pseudo masks are, where true ones exist')
 add('--opts', nargs='+', default=None, help='changes to stages, stage.key=value')
 add_device_flags(parser)
 
@@ -23,7 +24,8 @@ def main(args):
     from paddleseg_semi.cvlibs.stages import read_pipeline
 
     pipeline = read_pipeline(args.config, args.save_dir, args.opts, config=args.recipe, label_ratio=args.label_ratio,
-                             split=args.split_ids, iters=args.iters, num_workers=args.num_workers, seed=args.seed)
+                             split=args.split_ids, iters=args.iters, num_workers=args.num_workers, seed=args.seed,
+                             oracle=args.oracle)
     runtime.set_device(args.device)
     runtime.tune_cpu(args.cpu_threads, not args.no_cpu_tuning)
     parallel.start()

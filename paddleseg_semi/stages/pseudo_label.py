@@ -2,12 +2,17 @@
 
 import os
 
+import numpy as np
+import paddle
+import paddle.distributed as dist
 from paddleseg.transforms import Compose
 from paddleseg.utils import logger
+from PIL import Image
 
 from paddleseg_semi.core import parallel
 from paddleseg_semi.core.checkpoint import MODEL
 from paddleseg_semi.core.common import digest
+from paddleseg_semi.core.metrics import confusion_matrix, scores
 from paddleseg_semi.core.predict import label
 from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
 from paddleseg_semi.cvlibs.manager import STAGES
@@ -29,10 +34,12 @@ class PseudoLabel:
         files (str): the images: a folder, or a list of paths relative to the dataset_root of that run.
         scales (list[float]): of the image as evaluation sees it.
         flip (bool): mirrored as well.
+        oracle (bool): log how good the masks are, on images whose true mask the training set of that run lists.
     """
 
-    def __init__(self, model, files, scales=(0.5, 0.75, 1.0, 1.5, 2.0), flip=True):
+    def __init__(self, model, files, scales=(0.5, 0.75, 1.0, 1.5, 2.0), flip=True, oracle=False):
         self.model, self.files, self.scales, self.flip = model, files, check_scales(scales), flip
+        self.oracle = oracle
 
     def inputs(self):
         labeler = Labeler(self.model)
@@ -41,7 +48,23 @@ class PseudoLabel:
     def run(self, out_dir):
         labeler = Labeler(self.model)
         items = labeler.label(labeler.images(self.files), os.path.join(out_dir, 'masks'), self.scales, self.flip)
-        write_list(os.path.join(out_dir, 'list.txt'), items, out_dir)
+        if dist.get_rank() == 0:
+            write_list(os.path.join(out_dir, 'list.txt'), items, out_dir)
+            if self.oracle:
+                _compare(items, labeler.builder.train_dataset)
+
+
+def _compare(items, base):
+    """Logs the scores of pseudo masks against the true ones."""
+    truth = {image: mask for image, mask in base.file_list if mask}
+    known = [(truth[image], mask) for image, mask in items if image in truth]
+    matrix = paddle.zeros([base.num_classes, base.num_classes], dtype='int64')
+    for pair in known:
+        label, pred = (paddle.to_tensor(np.array(Image.open(path), 'int64')) for path in pair)
+        matrix += confusion_matrix(pred, label, base.num_classes, base.ignore_index)
+    result = scores(matrix)
+    logger.info(f'[ORACLE] {len(known)} of {len(items)} pseudo masks have a true one: mIoU: {result.miou:.4f} '
+                f'Acc: {result.acc:.4f}')
 
 
 def check_scales(scales):

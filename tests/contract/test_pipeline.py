@@ -86,6 +86,18 @@ def test_products_are_ordinary_data_sets(finished, monkeypatch):
         assert Path(image).samefile(finished.folder / 'data/images' / Path(mask).with_suffix('.jpg').name)
 
 
+def test_oracle(copied, capfd):
+    """True masks are opened when asked for, and change nothing."""
+    masks = snapshot(copied.folder / 'run/label_2/masks')
+    assert copied.call('pipeline', *flags(copied), '--from', 'label_2', '--oracle') == 0
+    line = next(line for line in capfd.readouterr().out.splitlines() if '[ORACLE]' in line)
+    pairs = [(np.array(Image.open(copied.folder / 'data/labels' / path.name)), np.array(Image.open(path)))
+             for path in masks]
+    hits, known = (sum(counts) for counts in zip(*(((a == b).sum(), (a < 3).sum()) for a, b in pairs)))
+    assert '3 of 3' in line and f'Acc: {hits / known:.4f}' in line
+    assert snapshot(copied.folder / 'run/label_2/masks') == masks
+
+
 def test_a_second_run_does_nothing(finished, capfd):
     before = {path: path.stat().st_mtime_ns for path in (finished.folder / 'run').rglob('*')}
     assert finished.call('pipeline', *flags(finished)) == 0
