@@ -122,7 +122,8 @@ def test_batch_size_and_iters(toy, refused, key, value):
 
 @pytest.mark.parametrize('flag, value', [
     ('learning_rate', 0), ('learning_rate', 'nan'), ('save_interval', 0), ('log_iters', 0), ('keep_checkpoint_max', 0),
-    ('num_workers', -1), ('early_stop_intervals', 0), ('seed', -1), ('repeats', 0), ('cpu_threads', 0)])
+    ('num_workers', -1), ('early_stop_intervals', 0), ('seed', -1), ('repeats', 0), ('cpu_threads', 0),
+    ('profiler_options', 'batch_range=[9, 5]'), ('profiler_options', 'batch_rang=[1, 2]')])
 def test_numbers(refused, flag, value):
     refused(f'--{flag}', value, says=[flag, str(value)])
 

@@ -128,11 +128,16 @@ def test_a_new_run_puts_the_old_one_aside(run, toy, capfd):
     (['--batch_size', 3], 'batch_size: 2, not 3'),
     (['--opts', 'method.lambda_semi=0.2'], 'method.lambda_semi: 0.1, not 0.2'),
     (['--opts', 'players.discriminator.optimizer.beta1=0.8'], 'players.discriminator.optimizer.beta1: 0.9, not 0.8'),
-    (['--method', 'Supervised'], 'method.type: AdvSemiSeg, not Supervised'),
     (['--repeats', 2], 'repeats 1, not 2'),
     (['--precision', 'fp16'], 'precision fp32, not fp16')])
 def test_another_run(run, refused, flags, difference):
     refused(*RUN, '--resume_model', 'latest', *flags, says=['run/iter_12', difference])
+
+
+def test_another_method(toy, run, refused):
+    del toy.recipe['method']
+    refused(*RUN, '--resume_model', 'latest', '--method', 'Supervised',
+            says=['run/iter_12', 'method.type: AdvSemiSeg, not Supervised'])
 
 
 def test_another_split_of_the_same_size(toy, run, refused):
