@@ -58,6 +58,16 @@ class Toy:
         self.write_list('train', range(12))
         self.write_list('val', range(12, 15))
 
+    @classmethod
+    def on(cls, data, folder):
+        """A toy of its own on the data of another, for a process beside others; its folder becomes the working one."""
+        toy = cls.__new__(cls)
+        toy.folder, toy.recipe = Path(folder).resolve(), copy.deepcopy(RECIPE)
+        toy.folder.mkdir()
+        (toy.folder / 'data').symlink_to(data)
+        os.chdir(toy.folder)
+        return toy
+
     def image(self, i):
         return self.folder / f'data/images/{i:02d}.jpg'
 

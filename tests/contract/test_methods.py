@@ -1,15 +1,21 @@
 """What every registered method promises, on three unlike models. A new method is tested here without a line."""
 
+import functools
+import json
+
 import numpy as np
 import paddle
 import pytest
 import train
 from conftest import close
 
+from paddleseg_semi.core import parallel
 from paddleseg_semi.core.export import export
 from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.run import build_trainer
+
+from .conftest import ROOT, Toy, communicate
 
 MODELS = {
     'DeepLabV3P': ({'type': 'DeepLabV3P', 'num_classes': 3, 'aspp_ratios': [1, 2],
@@ -21,22 +27,24 @@ MODELS = {
 NAMES = sorted(METHODS.components_dict)
 
 
+def build(toy, method, model, *flags, rank=0, ranks=1):
+    """A Trainer of two iterations on 64x64 crops; the working folder is the toy's."""
+    recipe = toy.recipe
+    recipe.pop('method', None)
+    recipe['model'], recipe['loss']['coef'] = MODELS[model]
+    recipe['train_dataset']['transforms'][0] = {'type': 'RandomPaddingCrop', 'crop_size': [64, 64]}
+    recipe['iters'] = 2
+    argv = [*toy.flags(), '--label_ratio', '0.5', '--method', method, *flags]
+    argv[argv.index('run')] = f'run_{method}_{model}'
+    args = train.parser.parse_args(argv)
+    return build_trainer(SemiConfig('recipe.yml', label_ratio='0.5', method=method), args, rank, ranks)
+
+
 @pytest.fixture
 def make(shared_toy, monkeypatch):
-    """make(method, model, *flags) → a Trainer of two iterations on 64x64 crops."""
+    """make(method, model, *flags) → a Trainer."""
     monkeypatch.chdir(shared_toy.folder)
-
-    def build(method, model, *flags):
-        recipe = shared_toy.recipe
-        recipe.pop('method', None)
-        recipe['model'], recipe['loss']['coef'] = MODELS[model]
-        recipe['train_dataset']['transforms'][0] = {'type': 'RandomPaddingCrop', 'crop_size': [64, 64]}
-        recipe['iters'] = 2
-        argv = [*shared_toy.flags(), '--label_ratio', '0.5', '--method', method, *flags]
-        argv[argv.index('run')] = f'run_{method}_{model}'
-        args = train.parser.parse_args(argv)
-        return build_trainer(SemiConfig('recipe.yml', label_ratio='0.5', method=method), args)
-    return build
+    return functools.partial(build, shared_toy)
 
 
 def next_batch(trainer):
@@ -115,3 +123,37 @@ def test_deployed_is_a_plain_model(make, method, tmp_path):
     with paddle.no_grad():
         wanted, found = deployed(x)[0], static(x)
     close((found[0] if isinstance(found, (list, tuple)) else found).numpy(), wanted.numpy())
+
+
+def on_a_rank(data):
+    """Two steps of every method on one of two ranks; leaves the sums of all weights in the working folder."""
+    rank, ranks = parallel.start()
+    toy = Toy.on(data, f'rank_{rank}')
+    sums = {}
+    for method in NAMES:
+        with paddle.utils.unique_name.guard():
+            trainer = build(toy, method, 'DeepLabV3P', rank=rank, ranks=ranks)
+            trainer.method.train()
+            for _ in range(trainer.clock.iters):
+                trainer.step(next_batch(trainer))
+            parallel.average_statistics(trainer.method)
+        sums[method] = {name: float(np.abs(value.numpy().astype('float64')).sum())
+                        for name, value in trainer.method.state_dict().items()}
+    (toy.folder / 'sums.json').write_text(json.dumps(sums))
+
+
+def test_ranks_are_equal(toy):
+    """What must survive is equal on every rank, so that the first one's checkpoint resumes all."""
+    script = toy.folder / 'ranks.py'
+    script.write_text(f'import sys\nsys.path[:0] = {[str(ROOT), str(ROOT / "tools"), str(ROOT / "tests")]}\n'
+                      'import cli\nfrom contract import test_methods\ntest_methods.on_a_rank(sys.argv[1])\n')
+    process = toy.start('-m', 'paddle.distributed.launch', '--nproc_per_node', 2, '--log_dir', 'log', script,
+                        toy.folder / 'data', start_new_session=True)
+    code, out, err = communicate(process, 300)
+    logs = ''.join(path.read_text() for path in sorted((toy.folder / 'log').glob('workerlog.*')))
+    assert code == 0, out + err + logs[-3000:]
+    first, second = (json.loads((toy.folder / f'rank_{rank}/sums.json').read_text()) for rank in (0, 1))
+    assert sorted(first) == NAMES
+    for method in NAMES:
+        different = [name for name, value in first[method].items() if second[method][name] != value]
+        assert not different, f'{method}: {different[:3]} differ between the ranks'
