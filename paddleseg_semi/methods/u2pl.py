@@ -49,7 +49,7 @@ class U2PL(Method):
         mix_prob (float): how often, 0..1; one decision for a batch.
         partner (str): with which image of the batch: 'other', 'reversed' or 'same'.
         feature_layer (str, optional): the input of this layer is projected; null finds the classifier.
-        rep_channels (int): D, what it is projected to.
+        rep_channels (int): D, what it is projected to, in each of three layers.
         num_queries (int): anchors per class and step.
         num_negatives (int): keys per anchor.
         temperature (float): τ.
@@ -81,7 +81,7 @@ class U2PL(Method):
         self.feature_layer = feature_layer or find_classifier(self.model, task.num_classes)
         with evaluating(self.model), paddle.no_grad(), Tap(self.model, self.feature_layer) as tap:
             self.model(new_probe())
-        self.projector = Projector(tap.value.shape[1], rep_channels)
+        self.projector = Projector(tap.value.shape[1], rep_channels, rep_channels)
         self.teacher = EMA(self._student(), ema_decay, buffers='own')
         self.bank = Bank([bank_first] + [bank_size] * (task.num_classes - 1), rep_channels)
         if prototype_decay:
