@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 import pytest
 
-from .conftest import HALF, Toy, one_line
+from .conftest import HALF, TRAIN, Toy, one_line
 
 
 def section(recipe, path):
@@ -293,6 +293,24 @@ def test_images_of_different_sizes(toy, capfd):
         cv2.imwrite(str(path), np.zeros([24, 32], 'uint8'))
     assert toy.train() == 2
     one_line(capfd.readouterr().err, ['different sizes', 'RandomPaddingCrop'])
+
+
+# The same in a process of its own: nothing that Python, Paddle or OpenCV has to say comes in between
+
+def test_process_that_refuses_a_recipe(toy):
+    code, _, err = toy.finish(TRAIN, *toy.flags('--opts', 'itres=5'))
+    assert code == 2
+    one_line(err, ['train.py: recipe.yml', 'Did you mean "iters"?'])
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_process_that_meets_damage(toy, workers):
+    toy.recipe['train_dataset']['transforms'] = [{'type': 'Normalize'}]
+    for path in (toy.image(4), toy.mask(4)):
+        cv2.imwrite(str(path), np.zeros([24, 32], 'uint8'))
+    code, _, err = toy.finish(TRAIN, *toy.flags('--batch_size', 6, '--num_workers', workers))
+    assert code == 2
+    one_line(err, ['different sizes', '[3, 24, 32]', '[3, 40, 48]'])
 
 
 # Weights and checkpoints
