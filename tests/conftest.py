@@ -9,6 +9,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '2')
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / 'tools')]
 
+import cli  # noqa: F401  quietens OpenCV, as in every tool; loader threads of an ended test may still be reading
 import numpy as np
 import pytest
 
