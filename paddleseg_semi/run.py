@@ -139,5 +139,8 @@ def train(config, options):
     rank, ranks = parallel.start()
     with paddle.utils.unique_name.guard():
         trainer = build_trainer(config, options, rank, ranks)
-        trainer.train()
+        try:
+            trainer.train()
+        finally:
+            trainer.streams.clear()  # ends their loaders: this process may have another run to do
     return trainer.checkpoints.written() if rank == 0 else []

@@ -241,7 +241,14 @@ def batches(stream, sampler, num_workers=0):
     """
     loader = paddle.io.DataLoader(stream, batch_sampler=sampler, collate_fn=collate, num_workers=num_workers,
                                   worker_init_fn=end_with_parent, return_list=True)
-    for batch in loader:
-        if 'error' in batch:
-            raise InputError(bytes(batch['error'].numpy()).decode())
-        yield batch
+    iterator = iter(loader)
+    try:
+        for batch in iterator:
+            if 'error' in batch:
+                raise InputError(bytes(batch['error'].numpy()).decode())
+            yield batch
+    finally:
+        iterator._exit_thread_expectedly()  # it would wait forever to hand over its next batch
+        if not num_workers:
+            iterator._thread.join()  # waking up while the interpreter ends, it would abort it
+        iterator._try_shutdown_all()

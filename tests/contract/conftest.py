@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from cli import run  # before OpenCV, which it keeps quiet
+from cli import run
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = {'type': 'Dataset', 'dataset_root': 'data', 'num_classes': 3}
@@ -33,6 +33,8 @@ RECIPE = {
 TRAIN, PROBE = ROOT / 'tools/train.py', ROOT / 'tests/contract/probe.py'
 HALF = ['--label_ratio', 0.5]
 ONE_THREAD = ['--device', 'cpu', '--cpu_threads', '1']
+
+cv2.setLogLevel(2)  # errors only, as tools/cli.py has it in a process of its own
 
 
 class Toy:

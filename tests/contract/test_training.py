@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import threading
 from types import SimpleNamespace
 
 import cv2
@@ -265,6 +266,13 @@ def test_early_stop(toy, capfd, monkeypatch):
     assert 'Early stop: no better mIoU for 2 intervals.' in out
     assert 'best validation mIoU (0.5000) was saved at iter 4' in out
     assert (toy.folder / 'run/iter_8').is_dir() and not (toy.folder / 'run/iter_10').exists()
+
+
+def test_loaders_end_with_the_run(toy):
+    """A pipeline trains more than once in one process."""
+    before = threading.active_count()
+    assert toy.train(*HALF, '--iters', 1) == 0
+    assert threading.active_count() <= before
 
 
 # What goes wrong
