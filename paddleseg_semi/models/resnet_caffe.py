@@ -6,8 +6,27 @@ from paddleseg.cvlibs import manager
 from paddleseg_semi.models.weights import load_pretrained
 
 
+class FourStages(nn.Layer):
+    """How a ResNet of conv1, bn1, maxpool and layer1 … layer4 computes its features, whatever these are."""
+
+    def forward(self, x):
+        """
+        Args:
+            x (Tensor): [N, in_channels, H, W].
+
+        Returns:
+            list[Tensor]: features of the four stages, with `feat_channels` channels.
+        """
+        x = self.maxpool(nn.functional.relu(self.bn1(self.conv1(x))))
+        features = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            features.append(x)
+        return features
+
+
 @manager.BACKBONES.add_component
-class CaffeResNet(nn.Layer):
+class CaffeResNet(FourStages):
     """A bottleneck ResNet that differs from PaddleSeg's ResNet_vd in four places.
 
     One 7x7 stem convolution; a max-pool that rounds sizes up; the stride sits on the first 1x1 convolution of a
@@ -43,21 +62,6 @@ class CaffeResNet(nn.Layer):
                     layer.weight.stop_gradient = layer.bias.stop_gradient = True
         if pretrained is not None:
             load_pretrained(self, pretrained)
-
-    def forward(self, x):
-        """
-        Args:
-            x (Tensor): [N, in_channels, H, W].
-
-        Returns:
-            list[Tensor]: features of the four stages, with `feat_channels` channels.
-        """
-        x = self.maxpool(nn.functional.relu(self.bn1(self.conv1(x))))
-        features = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
-            features.append(x)
-        return features
 
 
 class Bottleneck(nn.Layer):

@@ -5,12 +5,12 @@ import math
 from paddle import nn
 from paddleseg.cvlibs import manager
 
-from paddleseg_semi.models.resnet_caffe import Bottleneck
+from paddleseg_semi.models.resnet_caffe import Bottleneck, FourStages
 from paddleseg_semi.models.weights import load_pretrained
 
 
 @manager.BACKBONES.add_component
-class DeepStemResNet(nn.Layer):
+class DeepStemResNet(FourStages):
     """A bottleneck ResNet that differs from PaddleSeg's ResNet_vd in four places.
 
     The stem is twice as wide, up to 128 channels; the max-pool rounds sizes up; shortcuts are plain strided
@@ -56,21 +56,6 @@ class DeepStemResNet(nn.Layer):
                 nn.initializer.Constant(0.)(layer.bn3.weight)
         if pretrained is not None:
             load_pretrained(self, pretrained)
-
-    def forward(self, x):
-        """
-        Args:
-            x (Tensor): [N, in_channels, H, W].
-
-        Returns:
-            list[Tensor]: features of the four stages, with `feat_channels` channels.
-        """
-        x = self.maxpool(nn.functional.relu(self.bn1(self.conv1(x))))
-        features = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
-            features.append(x)
-        return features
 
 
 @manager.BACKBONES.add_component
