@@ -37,15 +37,16 @@ class SemiBuilder(SegBuilder):
         super().__init__(config, _REGISTRIES)
         self.seed, self.rank, self.ranks = seed, rank, ranks
         self._built = 0
+        self._train_list = self._val_list = None  # the list files of the data sets, once these are built
 
     @cached_property
     def train_dataset(self):
-        checks.list_files(self.config.train_dataset_cfg)
+        self._train_list = checks.list_files(self.config.train_dataset_cfg)
         return super().train_dataset
 
     @cached_property
     def val_dataset(self):
-        checks.list_files(self.config.val_dataset_cfg)
+        self._val_list = checks.list_files(self.config.val_dataset_cfg)
         return super().val_dataset
 
     def build_component_impl(self, component_class, *args, **kwargs):
@@ -95,8 +96,7 @@ class SemiBuilder(SegBuilder):
     def check_data(self, split):
         """The cheap checks of the data, before anything is trained."""
         val = self.val_dataset if self.config.val_dataset_cfg else None
-        checks.quick(self.train_dataset, split, val, checks.list_files(self.config.train_dataset_cfg),
-                     checks.list_files(self.config.val_dataset_cfg) if val is not None else None)
+        checks.quick(self.train_dataset, split, val, self._train_list, self._val_list)
         for extra in self.extra_labeled:
             checks.quick(extra, val=val, train_list=extra.list_file)
 
