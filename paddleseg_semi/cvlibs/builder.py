@@ -140,9 +140,11 @@ class SemiBuilder(SegBuilder):
         labeled = LabeledStream(base, positions * repeats + extra)
         makers = {'labeled': lambda: (labeled, self.config.batch_size),
                   'unlabeled': lambda: (self._unlabeled(split, unlabeled),
-                                        unlabeled.get('batch_size') or self.config.batch_size)}
-        sizes = {name: makers[kind]() for name, kind in method.streams.items()}
-        for name, (stream, batch_size) in sizes.items():
+                                        unlabeled.get('batch_size') or self.config.batch_size),
+                  'again': lambda: sizes['unlabeled']}
+        sizes = {}
+        for name, kind in method.streams.items():
+            stream, batch_size = sizes[name] = makers[kind]()
             if len(stream) < batch_size * self.ranks:
                 raise InputError(f'The {name} stream has {len(stream)} images, fewer than one batch of {batch_size} on '
                                  f'{self.ranks} ranks. Raise --label_ratio or lower batch_size.')
@@ -170,9 +172,12 @@ class SemiBuilder(SegBuilder):
         return UnlabeledStream(split.unlabeled, weak, strong, settings.get('views', 0), base.transforms.img_channels)
 
     def streams(self, sizes, start=0, num_workers=0):
-        """dict[str, Iterator]: endless batches, beginning with number `start`."""
+        """dict[str, Iterator]: endless batches, beginning with number `start`. Names that share a dataset share its
+        order."""
+        datasets = [stream for stream, _ in sizes.values()]
         return {name: batches(stream, EndlessSampler(len(stream), batch_size, (self.seed, number), self.rank,
-                                                     self.ranks, start), num_workers)
+                                                     self.ranks, start, (self.seed, datasets.index(stream))),
+                              num_workers)
                 for number, (name, (stream, batch_size)) in enumerate(sizes.items())}
 
 

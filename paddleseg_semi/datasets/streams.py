@@ -52,11 +52,14 @@ class EndlessSampler:
         seed (int): of this stream.
         rank, ranks (int): this process and how many there are.
         start (int): number of the first batch, the iteration a run is resumed at.
+        order_seed (int, optional): of the order alone; samplers that share it show the same samples, each with sample
+            seeds of its own. Default: `seed`.
     """
 
-    def __init__(self, size, batch_size, seed, rank=0, ranks=1, start=0):
+    def __init__(self, size, batch_size, seed, rank=0, ranks=1, start=0, order_seed=None):
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.ranks, self.start = rank, ranks, start
+        self.order_seed = seed if order_seed is None else order_seed
         self._epoch, self._order = -1, None
 
     def __iter__(self):
@@ -70,7 +73,7 @@ class EndlessSampler:
         epoch, place = divmod(position, self.size)
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = np.random.default_rng((self.seed, epoch)).permutation(self.size)
+            self._order = np.random.default_rng((self.order_seed, epoch)).permutation(self.size)
         return int(self._order[place]), int(np.random.default_rng((self.seed, 1, position)).integers(2**31))
 
 

@@ -5,8 +5,7 @@ import paddle.nn.functional as F
 
 from paddleseg_semi.errors import InputError, nearest
 from paddleseg_semi.losses.masked import masked_cross_entropy
-
-PARTNERS = ('other', 'reversed')
+from paddleseg_semi.transforms.mixing import PARTNERS
 
 
 def mixing_streams(partner):
@@ -14,7 +13,7 @@ def mixing_streams(partner):
 
     Args:
         partner (str): 'other': the second image comes from an unlabeled stream shuffled on its own; 'reversed': image i
-            of the batch is paired with image N - 1 - i.
+            of the batch is paired with image N - 1 - i; 'same': with another crop of itself.
 
     Returns:
         dict[str, str]: name → kind, see `Method.streams`.
@@ -22,7 +21,8 @@ def mixing_streams(partner):
     if partner not in PARTNERS:
         raise InputError(f'method.partner: {partner}: known are {", ".join(PARTNERS)}.{nearest(partner, PARTNERS)}')
     streams = {'labeled': 'labeled', 'unlabeled': 'unlabeled'}
-    return {**streams, 'mix': 'unlabeled'} if partner == 'other' else streams
+    second = {'other': 'unlabeled', 'same': 'again'}
+    return {**streams, 'mix': second[partner]} if partner in second else streams
 
 
 def partner_batch(batch):

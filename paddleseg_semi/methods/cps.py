@@ -20,7 +20,8 @@ class CPS(Method):
             ones, labeled images included.
         boxes (int): of the mixture; they toggle each other where they overlap.
         box_share (Sequence[float]): range of the area of a box as a share of the image.
-        partner (str): what is pasted: 'other', an image of a second unlabeled batch; 'reversed', of the same batch.
+        partner (str): what is pasted: 'other', an image of a second unlabeled batch; 'reversed', of the same batch;
+            'same', another crop of the image itself.
         reference_quirks (bool): as the published code, let padding (and, without CutMix, void pixels) get pseudo
             labels.
     """

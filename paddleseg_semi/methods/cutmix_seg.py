@@ -22,7 +22,8 @@ class CutMixSeg(MeanTeacher):
         distance (str): 'var', squared difference of probabilities, or 'kld', Kullback-Leibler divergence.
         boxes (int): per image.
         box_share (Sequence[float]): range of their area as a share of the image.
-        partner (str): what is pasted: 'other', an image of a second unlabeled batch; 'reversed', of the same batch.
+        partner (str): what is pasted: 'other', an image of a second unlabeled batch; 'reversed', of the same batch;
+            'same', another crop of the image itself.
         ema_decay, ema_warmup, teacher_bn: of the teacher, see `MeanTeacher`.
     """
 

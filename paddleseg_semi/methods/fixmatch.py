@@ -28,7 +28,8 @@ class FixMatch(Method):
         box_prob (float): of a box in a strong view, 0..1.
         box_area (Sequence[float]): range of its area as a share of the image.
         box_ratio (Sequence[float]): range of its height over its width.
-        partner (str): what is pasted: 'other', an image of a second unlabeled batch; 'reversed', of the same batch.
+        partner (str): what is pasted: 'other', an image of a second unlabeled batch; 'reversed', of the same batch;
+            'same', another crop of the image itself.
 
     Attributes:
         views (int): strong views.

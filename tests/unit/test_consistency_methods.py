@@ -1,6 +1,7 @@
 """MeanTeacher, CutMixSeg, FixMatch, UniMatch (V1 and V2), CPS: two steps of the trainer, and what knobs refuse."""
 
 import inspect
+import itertools
 import re
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import yaml
 from conftest import ROOT, tensor
 from paddle import nn
 from paddleseg.models.losses import CrossEntropyLoss
+from tiny import make_photos, make_recipe
 
 from paddleseg_semi.core.clock import Clock
 from paddleseg_semi.core.trainer import Plan, Player, Trainer
+from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
 from paddleseg_semi.cvlibs.config import method_file, read_yaml
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.errors import InputError
@@ -130,12 +133,31 @@ def test_yaml_holds_every_knob_with_its_default(name):
 
 @pytest.mark.parametrize('name, knobs, says', [
     ('MeanTeacher', {'teacher_bn': 'bach'}, 'Did you mean "batch"'), ('CutMixSeg', {'partner': 'revers'}, 'reversed'),
-    ('CutMixSeg', {'distance': 'kl'}, 'kld'), ('CPS', {'partner': 'self'}, 'other, reversed'),
+    ('CutMixSeg', {'distance': 'kl'}, 'kld'), ('CPS', {'partner': 'self'}, 'other, reversed, same'),
     ('UniMatch', {'feature_layer': 'backbon'}, 'Did you mean "backbone"'),
     ('UniMatch', {'feature_layer': 'aux'}, 'candidates: backbone')])
 def test_wrong_knobs_are_refused(name, knobs, says):
     with pytest.raises(InputError, match=says):
         build(name, **knobs)
+
+
+@pytest.mark.parametrize('method', ['FixMatch', 'UniMatch', 'UniMatchV2', 'CPS', 'CutMixSeg'])
+def test_the_same_partner_is_another_crop_of_the_same_image(method, tmp_path):
+    """On both of two ranks, over several epochs."""
+    make_photos(tmp_path)
+    recipe = make_recipe(tmp_path, [{'type': 'RandomPaddingCrop', 'crop_size': [16, 16]}])[1]
+    shown = {}
+    for partner, rank in itertools.product(['same', 'other'], range(2)):
+        config = SemiConfig(recipe, [f'method.partner={partner}'], label_ratio=0.41, method=method)
+        builder = SemiBuilder(config, rank=rank, ranks=2)
+        streams = builder.streams(builder.stream_sizes(builder.method(), builder.split()))
+        pairs = [(next(streams['unlabeled']), next(streams['mix'])) for _ in range(6)]
+        shown[partner, rank] = [[part['index'].item() for part in pair] for pair in pairs]
+        assert all((first['weak'] != second['weak']).any() for first, second in pairs)
+    for rank in range(2):
+        assert all(first == second for first, second in shown['same', rank])
+        assert any(first != second for first, second in shown['other', rank])
+        assert [first for first, _ in shown['same', rank]] == [first for first, _ in shown['other', rank]]
 
 
 def test_crops_of_two_sizes_are_refused():
