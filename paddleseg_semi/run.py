@@ -38,6 +38,7 @@ class Options:
     num_workers: int = 0
     do_eval: bool = False
     use_vdl: bool = False
+    oracle: bool = False
     use_ema: bool = False
     resume_model: str = None
     save_interval: int = 1000
@@ -90,6 +91,7 @@ def build_trainer(config, options, rank=0, ranks=1):
     method = builder.method()
     players = builder.players(method)
     sizes = builder.stream_sizes(method, split, options.repeats)
+    probe = builder.probe(method, split, options.oracle)
     parallel.broadcast(method)
 
     clock = Clock(config.iters, options.seed, rank)
@@ -104,7 +106,7 @@ def build_trainer(config, options, rank=0, ranks=1):
     trainer = Trainer(method, {}, players, clock, journal, checkpoints,
                       Plan(interval, options.early_stop_intervals, Profiler(options.profiler_options)),
                       _evaluation(builder, options) if options.do_eval else None, precision,
-                      EMA(method.deployed, 0.999) if options.use_ema else None)
+                      EMA(method.deployed, 0.999) if options.use_ema else None, probe if rank == 0 else None)
     folder = checkpoints.find(options.resume_model) if options.resume_model else None
     if folder:
         trainer.resume(folder)

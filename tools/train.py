@@ -15,6 +15,7 @@ add('--save_dir', default='./output', help='where checkpoints, logs and pictures
 add('--num_workers', type=int, default=0, help='loader processes per stream')
 add('--do_eval', action='store_true', help='evaluate at every save_interval and keep the best model')
 add('--use_vdl', action='store_true', help='write VisualDL records')
+add('--oracle', action='store_true', help='compare pseudo labels with the masks that unlabeled images happen to have')
 add('--use_ema', action='store_true', help='keep, evaluate and save a moving average of the network')
 add('--resume_model', default=None, help='an iter_N folder, or "latest" for the newest of save_dir')
 add('--iters', type=int, default=None, help='iterations, instead of those of the recipe')

@@ -80,11 +80,23 @@ class Journal:
         """Records {'mIoU': …, 'Acc': …}."""
         self._scalars({f'Evaluate/{name}': value for name, value in scores.items()})
 
-    def picture(self, method, batch):
+    def diagnosed(self, pseudo, classes, oracle):
+        """Takes what a `Probe` saw."""
+        self.say(f'[PSEUDO] #Crops: {pseudo["crops"]:.0f}' + _named(pseudo, ('kept', 'conf', 'gap')))
+        with np.printoptions(suppress=True):
+            self.say(f'[PSEUDO] Class share: \n{np.round(classes, 4)}')
+        self._scalars({f'Pseudo/{name}': pseudo[name] for name in ('kept', 'conf', 'gap') if name in pseudo})
+        self._scalars({f'Pseudo/share_{number}': value for number, value in enumerate(classes)})
+        if oracle:
+            self.say(f'[ORACLE] #Crops: {pseudo["crops"]:.0f}' + _named(oracle, ('mIoU', 'Acc', 'kept_Acc')))
+            self._scalars({f'Oracle/{name}': value for name, value in oracle.items()})
+
+    def picture(self, method, labeled, probe=None):
         """Writes pictures/iter_N.png and the same to VisualDL."""
         if not self.writes:
             return
-        image = pictures.strip(method, batch, self.clock)
+        unlabeled = next(probe.batches()) if probe else None
+        image = pictures.strip(method, labeled, unlabeled, self.clock)
         pictures.save(image, os.path.join(self.save_dir, 'pictures', f'iter_{self.clock.iter}.png'))
         if self.vdl:
             self.vdl.add_image('Evaluate/strip', image, self.clock.iter)
@@ -125,6 +137,10 @@ class Journal:
         if self.vdl:
             for tag, value in values.items():
                 self.vdl.add_scalar(tag, float(value), self.clock.iter)
+
+
+def _named(values, names):
+    return ''.join(f' {name}: {values[name]:.4f}' for name in names if name in values)
 
 
 def _on_host(steps):

@@ -8,15 +8,16 @@ from paddleseg.utils.visualize import get_color_map_list
 from PIL import Image
 
 COLUMNS = ('image', 'pseudo label', 'confidence', 'kept', 'prediction', 'truth')
-_BLANK = 64  # gray level of what does not exist for an image: nobody looked at the mask of an unlabeled one
+_BLANK = 64  # gray level of what does not exist for an image: without --oracle nobody looks at unlabeled masks
 
 
-def strip(method, batch, clock, rows=2):
-    """A picture of what the method makes of its current batch.
+def strip(method, labeled, unlabeled, clock, rows=2):
+    """A picture of what the method makes of some images.
 
     Args:
         method (Method): any.
-        batch (dict): as given to `step`.
+        labeled (dict[str, Tensor]): a batch of the labeled stream.
+        unlabeled (dict[str, Tensor], optional): of the unlabeled one, with or without `truth`.
         clock (Clock): now.
         rows (int): unlabeled images shown; one labeled image follows.
 
@@ -24,14 +25,15 @@ def strip(method, batch, clock, rows=2):
         np.ndarray: [height, width, 3] uint8 RGB: one row per image, the columns of `COLUMNS` with a header.
     """
     lines = []
-    if 'unlabeled' in batch:
-        unlabeled = {key: value[:rows] for key, value in batch['unlabeled'].items()}
+    if unlabeled:
+        unlabeled = {key: value[:rows] for key, value in unlabeled.items()}
         views = [value.numpy() for value in method.explain(unlabeled, clock)]
         found = method.pseudo_label(unlabeled['weak'], method.deployed)[0].numpy()
-        for img, pseudo, conf, keep, pred in zip(unlabeled['weak'].numpy(), *views, found):
-            blank = np.full((*pred.shape, 3), _BLANK, 'uint8')
-            lines.append([_photo(img), _colors(pseudo), _gray(conf), _gray(keep), _colors(pred), blank])
-    img, label = batch['labeled']['img'][:1], batch['labeled']['label'].numpy()[0]
+        truth = map(_colors, unlabeled['truth'].numpy()) if 'truth' in unlabeled else \
+            np.full((*found.shape, 3), _BLANK, 'uint8')
+        for img, pseudo, conf, keep, pred, label in zip(unlabeled['weak'].numpy(), *views, found, truth):
+            lines.append([_photo(img), _colors(pseudo), _gray(conf), _gray(keep), _colors(pred), label])
+    img, label = labeled['img'][:1], labeled['label'].numpy()[0]
     pred = method.pseudo_label(img, method.deployed)[0].numpy()[0]
     blank = np.full((*label.shape, 3), _BLANK, 'uint8')
     lines.append([_photo(img.numpy()[0]), blank, blank, blank, _colors(pred), _colors(label)])

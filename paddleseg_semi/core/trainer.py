@@ -80,13 +80,14 @@ class Trainer:
         evaluate (Callable, optional): network → (mIoU, Acc), on all ranks.
         precision (Precision, optional): default: float32.
         ema (EMA, optional): a follower of the deployed network, evaluated and saved beside it (--use_ema).
+        probe (Probe, optional): looks at the pseudo labels at every milestone.
     """
 
     def __init__(self, method, streams, players, clock, journal, checkpoints, plan, evaluate=None, precision=None,
-                 ema=None):
+                 ema=None, probe=None):
         self.method, self.streams, self.players, self.clock = method, streams, players, clock
         self.journal, self.checkpoints, self.plan = journal, checkpoints, plan
-        self.evaluate, self.ema = evaluate, ema
+        self.evaluate, self.ema, self.probe = evaluate, ema, probe
         self.precision = precision or Precision()
         self.precision.prepare(players)
         self.best = {'mIoU': -1.0, 'iter': -1, 'ema_mIoU': -1.0}
@@ -137,6 +138,8 @@ class Trainer:
         would find it and write the same again."""
         self.journal.flush()
         parallel.average_statistics(self.method)
+        if self.probe:
+            self.journal.diagnosed(*self.probe.look(self.method, self.clock))
         if self.evaluate:
             self._evaluate(batch)
         if self.journal.writes:
@@ -157,7 +160,7 @@ class Trainer:
             if miou > self.best['ema_mIoU']:
                 self.best['ema_mIoU'] = miou
                 self._save_best(self.ema.net, {'mIoU': miou, 'Acc': acc}, 'ema_best_model')
-        self.journal.picture(self.method, batch)
+        self.journal.picture(self.method, batch['labeled'], self.probe)
 
     def _save_best(self, net, scores, name):
         if self.journal.writes:

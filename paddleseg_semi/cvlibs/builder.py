@@ -8,6 +8,7 @@ from functools import cached_property
 import paddle
 from paddleseg.cvlibs import SegBuilder, manager
 
+from paddleseg_semi.core.probe import Probe
 from paddleseg_semi.core.trainer import Player
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets import checks
@@ -149,6 +150,27 @@ class SemiBuilder(SegBuilder):
                 raise InputError(f'The {name} stream has {len(stream)} images, fewer than one batch of {batch_size} on '
                                  f'{self.ranks} ranks. Raise --label_ratio or lower batch_size.')
         return sizes
+
+    def probe(self, method, split, oracle=False):
+        """Probe: a fixed sample of the unlabeled images; None if the method uses none.
+
+        Args:
+            oracle (bool): those which have a mask in the training list, with their masks.
+        """
+        name = type(method).__name__
+        if 'unlabeled' not in method.streams.values():
+            if oracle:
+                raise InputError(f'--oracle: {name} makes no pseudo labels. Leave the flag out.')
+            return None
+        base, files, masks = self.train_dataset, split.unlabeled, None
+        if oracle:
+            masks = {item[0]: item[1] for item in base.file_list if len(item) > 1}
+            files = [file for file in files if file in masks]
+            if not files:
+                raise InputError('--oracle: the training list has no mask for any unlabeled image. Leave the flag out.')
+        stream = UnlabeledStream(files, self._unlabeled_transforms()[0], channels=base.transforms.img_channels,
+                                 masks=masks)
+        return Probe(stream, self.config.batch_size, self.seed, base.num_classes, base.ignore_index)
 
     @cached_property
     def extra_labeled(self):

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import paddle
 from paddle.base.multiprocess_utils import _cleanup_mmap
+from PIL import Image
 
 from paddleseg_semi.errors import InputError
 
@@ -150,11 +151,13 @@ class UnlabeledStream(_Stream):
         strong (list): transforms in between, none for a stream with one view.
         views (int): strong views.
         channels (int): 1 or 3.
+        masks (dict[str, str], optional): image path → mask path. A sample then has truth [H, W] int64 as well. For
+            looking on only; no training stream is given any.
     """
 
-    def __init__(self, files, weak, strong=(), views=0, channels=3):
+    def __init__(self, files, weak, strong=(), views=0, channels=3, masks=None):
         super().__init__()
-        self.files, self.strong, self.channels = files, list(strong), channels
+        self.files, self.strong, self.channels, self.masks = files, list(strong), channels, masks
         self.views = views or bool(strong)
         self.shared, self.finish = split_at_normalize(weak)
 
@@ -174,14 +177,27 @@ class UnlabeledStream(_Stream):
         # PaddleSeg's transforms fill the masks they pad with ignore_index: an empty mask shows where that happened.
         data = {'img': img.astype('float32'), 'label': np.zeros(img.shape[:2], 'uint8'),
                 'trans_info': [], 'gt_fields': ['label']}
+        if self.masks:
+            data['truth'] = self._mask(index, img.shape[:2])
+            data['gt_fields'].append('truth')
         with seeded(seed):
             data = _apply(self.shared, data)
             weak = _apply(self.finish, copy.deepcopy(data))
             sample = {'weak': _channels_first(weak['img']), 'valid': weak['label'] == 0}
+            if self.masks:
+                sample['truth'] = weak['truth'].astype('int64')
             for view in range(self.views):
                 strong = _apply(self.finish, _apply(self.strong, copy.deepcopy(data)))
                 sample['strong' if view == 0 else f'strong_{view + 1}'] = _channels_first(strong['img'])
         return sample
+
+    def _mask(self, index, size):
+        path = self.masks[self.files[index]]
+        mask = np.asarray(Image.open(path))
+        if mask.shape != size:
+            raise InputError(f'{path}: is {list(mask.shape)}, but its image {list(size)} (height, width). '
+                             'Repair it, or leave --oracle out.')
+        return mask
 
 
 def split_at_normalize(transforms):
@@ -229,11 +245,11 @@ def end_with_parent(worker_id):
 
 
 def batches(stream, sampler, num_workers=0):
-    """Endless batches of one stream.
+    """Batches of one stream, as many as its sampler has.
 
     Args:
         stream (paddle.io.Dataset): one of the streams above.
-        sampler (EndlessSampler): its order.
+        sampler (Iterable[list[tuple]]): batches of (index, sample_seed), such as an `EndlessSampler`.
         num_workers (int): loader processes.
 
     Yields:
@@ -252,6 +268,6 @@ def batches(stream, sampler, num_workers=0):
             yield batch
     finally:
         iterator._exit_thread_expectedly()  # it would wait forever to hand over its next batch
-        if not num_workers:
+        if not num_workers and iterator._thread:  # none after the last batch of a sampler that ends
             iterator._thread.join()  # waking up while the interpreter ends, it would abort it
         iterator._try_shutdown_all()

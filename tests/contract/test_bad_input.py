@@ -155,6 +155,17 @@ def test_method_without_unlabeled_images(refused):
 
 # The split
 
+@pytest.mark.parametrize('method, reason', [('Supervised', 'Supervised makes no pseudo labels'),
+                                            ('FixMatch', 'no mask for any unlabeled image')])
+def test_oracle_without_a_question(toy, refused, method, reason):
+    (toy.folder / 'raw').mkdir()
+    shutil.copy(toy.image(0), toy.folder / 'raw/photo.jpg')
+    shutil.copy(toy.image(1), toy.folder / 'raw/other.jpg')
+    toy.recipe['semi'] = {'unlabeled': 'raw'}
+    del toy.recipe['method']
+    refused('--method', method, '--oracle', says=('--oracle', reason))
+
+
 @pytest.mark.parametrize('ratio', ['0', '1', '1.5', '-0.5', 'half', 'nan', '1/8'])
 def test_ratio(toy, refused, ratio):
     refused('--label_ratio', ratio, says=['label_ratio', ratio, 'above 0 and below 1'])

@@ -104,6 +104,22 @@ def test_masks_of_unlabeled_images_are_never_opened(toy):
     assert toy.train() == 2  # and all are needed when all are labeled
 
 
+def test_oracle_looks_on(toy, capfd):
+    """It says how good the pseudo labels are, and changes nothing else."""
+    flags = [*HALF, '--method', 'FixMatch', '--do_eval', '--iters', 2]
+    toy.recipe['method'] = {'conf_thresh': 0.}
+    assert toy.train(*flags) == 0
+    plain, out = toy.files('iter_2'), capfd.readouterr().out
+    assert '[PSEUDO] #Crops: 6 kept: 1.0000 conf: 0.' in out and '[ORACLE]' not in out
+    assert toy.train(*flags, '--oracle') == 0
+    assert toy.files('iter_2') == plain
+    lines = [line for line in said(capfd.readouterr().out) if line.startswith('[ORACLE]')]
+    assert len(lines) == 1
+    miou, acc, kept = map(float, re.fullmatch(r'\[ORACLE\] #Crops: 6 mIoU: (\S+) Acc: (\S+) kept_Acc: (\S+)',
+                                              lines[0]).groups())
+    assert 0 < miou <= acc == kept <= 1  # all valid pixels are kept
+
+
 def test_folder_of_raw_images(toy, capfd):
     """Photos of any size and depth; all listed images stay labeled."""
     for i, shape in enumerate([(50, 70, 3), (33, 40, 3), (20, 90, 3)]):
