@@ -7,6 +7,7 @@ from functools import cached_property
 
 import paddle
 from paddleseg.cvlibs import SegBuilder, manager
+from paddleseg.utils import logger
 
 from paddleseg_semi.core.probe import Probe
 from paddleseg_semi.core.trainer import Player
@@ -118,7 +119,21 @@ class SemiBuilder(SegBuilder):
             if name not in layers:
                 raise InputError(f'players.{name}: {type(method).__name__} has no such player; it has '
                                  f'{", ".join(layers)}.')
-        return {name: self._player(layer, settings.get(name, {})) for name, layer in layers.items()}
+        shared = {'lr_scheduler': self._schedule()}
+        return {name: self._player(layer, {**shared, **settings.get(name, {})}) for name, layer in layers.items()}
+
+    def _schedule(self):
+        """dict: the recipe's lr_scheduler. With `semi.lr_batch`, the global batch its rate was chosen for, the rate is
+        scaled linearly to that of this run."""
+        schedule, meant_for = self.config.lr_scheduler_cfg, self.config.semi_cfg.get('lr_batch')
+        batch, rate = self.config.batch_size * self.ranks, schedule.get('learning_rate')
+        rule = 'not scaled: the recipe has no semi.lr_batch'
+        if meant_for:
+            schedule['learning_rate'] = rate * batch / meant_for
+            rule = f'{rate:g} * {batch} / {meant_for}, as the recipe\'s {rate:g} is for a global batch of {meant_for}'
+        logger.info(f'Global batch: {batch} labeled images ({self.ranks} ranks of {self.config.batch_size}); '
+                    f'learning rate: {schedule.get("learning_rate", schedule["type"])} ({rule})')
+        return schedule
 
     def _player(self, layer, sections):
         config = copy.copy(self.config)

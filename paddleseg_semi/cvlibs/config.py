@@ -39,6 +39,8 @@ class SemiConfig(Config):
             raise InputError(f'--config {path}: no such file. Recipes are in configs/.')
         flags = {key: value for key, value in flags.items() if value is not None}
         self.dic = read_yaml(path)
+        check_sections(self.dic, path)
+        self._leave_method(flags.get('method'))
         for option in opts or []:
             set_option(self.dic, option)
         check_sections(self.dic, path)
@@ -68,14 +70,22 @@ class SemiConfig(Config):
         for key in ('batch_size', 'iters'):
             if key in flags:
                 self.dic[key] = flags[key]
+        semi = self.dic.setdefault('semi', {})
         if 'learning_rate' in flags:
             self.dic.setdefault('lr_scheduler', {})['learning_rate'] = flags['learning_rate']
-        semi = self.dic.setdefault('semi', {})
+            semi.pop('lr_batch', None)  # what is said on the command line is meant as it is
         if isinstance(semi.get('unlabeled'), str):  # short form: a folder or list of raw images
             semi['unlabeled'] = {'files': semi['unlabeled']}
         for flag, key in (('label_ratio', 'label_ratio'), ('split_ids', 'split'), ('extra_labeled', 'extra_labeled')):
             if flag in flags:
                 semi[key] = flags[flag]
+
+    def _leave_method(self, asked):
+        """Drops the knobs of the recipe's method when another one is asked for: they would not fit it."""
+        own = self.dic.get('method', {}).get('type')
+        if asked and own and own != method_base(asked)['method']['type']:
+            self.dic.pop('method')
+            self.dic.pop('players', None)
 
     def _settle_method(self, asked):
         """Chooses the method and lays its base file under the recipe."""
@@ -90,24 +100,23 @@ class SemiConfig(Config):
         own = self.dic.get('method', {}).get('type')
         chosen = asked or own or DEFAULT_METHOD
         self.by_default = not (asked or own)
-        base_file = method_file(chosen)
-        base = read_yaml(base_file) if base_file else {'method': {'type': chosen}}
-        if asked and own and own != base['method']['type']:  # another method's knobs would not fit this one
-            self.dic.pop('method', None)
-            self.dic.pop('players', None)
-        self.dic = merge_config_dicts(self.dic, base)
+        self.dic = merge_config_dicts(self.dic, method_base(chosen))
 
     def _check_numbers(self):
-        for key in ('batch_size', 'iters'):
-            value = self.dic.get(key)
+        semi = self.dic['semi']
+        counts = {'batch_size': self.dic.get('batch_size'), 'iters': self.dic.get('iters'),
+                  'semi.lr_batch': semi.get('lr_batch')}
+        for key, value in counts.items():
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise InputError(f'{key}: {value}: give a whole number of at least 1.')
-        semi = self.dic['semi']
         if semi.get('label_ratio') is not None:
             semi['label_ratio'] = check_ratio(semi['label_ratio'])
         rate = self.lr_scheduler_cfg.get('learning_rate')
         if isinstance(rate, (int, float)) and not 0 < rate < math.inf or isinstance(rate, str):
             raise InputError(f'learning_rate: {rate}: give a number above 0.')
+        if semi.get('lr_batch') and rate is None:
+            raise InputError(f'semi.lr_batch: {self.lr_scheduler_cfg.get("type")} has no learning_rate to scale. '
+                             'Remove the key.')
 
 
 def config_root():
@@ -121,6 +130,12 @@ def method_file(name):
     """The base file of a method (`AdvSemiSeg`) or of a preset (`advsemiseg_reference`), or None."""
     path = os.path.join(config_root(), '_base_', 'methods', f'{name.lower()}.yml')
     return path if os.path.isfile(path) else None
+
+
+def method_base(name):
+    """dict: what lies under a recipe that uses the method or preset."""
+    path = method_file(name)
+    return read_yaml(path) if path else {'method': {'type': name}}
 
 
 def read_yaml(path, seen=()):
