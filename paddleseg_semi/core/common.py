@@ -4,6 +4,8 @@ import hashlib
 import os
 import sys
 
+import paddle.nn.functional as F
+from paddleseg.core import infer
 from paddleseg.utils import progbar, visualize
 from PIL import Image
 
@@ -15,6 +17,31 @@ _SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')
 def progress_bar(total, show=True):
     """PaddleSeg's progress bar with ETA: live on a terminal, every 10 s in a file."""
     return progbar.Progbar(total, verbose=int(show), interval=0.05 if sys.stderr.isatty() else 10)
+
+
+def as_tested(model, size_divisor=None, average_probs=False):
+    """What evaluation and prediction give to PaddleSeg's inference instead of the network.
+
+    Args:
+        model (nn.Layer): returns a list of logits, the main one [N, C, H, W] first.
+        size_divisor (int, optional): the network sees an image, or a window of it, each side resized to the nearest
+            multiple; the logits are resized back, both bilinear with aligned corners. Default: of any size.
+        average_probs (bool): windows, scales and flips average probabilities; False: logits.
+
+    Returns:
+        Callable: images [N, 3, H, W] → a list of one tensor [N, C, H, W], probabilities or logits.
+    """
+    def run(img):
+        size = img.shape[2:]
+        if size_divisor:
+            near = [max(int(side / size_divisor + 0.5), 1) * size_divisor for side in size]
+            img = F.interpolate(img, near, mode='bilinear', align_corners=True)
+        logits = infer.inference(model, img)
+        if size_divisor:
+            logits = F.interpolate(logits, size, mode='bilinear', align_corners=True)
+        return [F.softmax(logits, axis=1) if average_probs else logits]
+
+    return run
 
 
 def list_images(image_path):

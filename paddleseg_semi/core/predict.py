@@ -11,13 +11,14 @@ from paddleseg.core.infer import reverse_transform
 from paddleseg.core.predict import preprocess
 from paddleseg.utils import logger, visualize
 
-from paddleseg_semi.core.common import progress_bar, save_mask
+from paddleseg_semi.core.common import as_tested, progress_bar, save_mask
 from paddleseg_semi.errors import InputError, RunError
 from paddleseg_semi.models.modes import evaluating
 
 
 def predict(model, transforms, images, save_dir, aug_pred=False, scales=1.0, flip_horizontal=True,
-            flip_vertical=False, is_slide=False, stride=None, crop_size=None, custom_color=None):
+            flip_vertical=False, is_slide=False, stride=None, crop_size=None, custom_color=None, size_divisor=None,
+            average_probs=False):
     """Writes `added_prediction/` (the photo with the classes over it) and `pseudo_color_prediction/` (palette PNG).
 
     With several ranks each predicts every nranks-th image.
@@ -30,6 +31,7 @@ def predict(model, transforms, images, save_dir, aug_pred=False, scales=1.0, fli
         aug_pred (bool): average the logits over `scales`, `flip_horizontal` and `flip_vertical`.
         is_slide (bool): sliding window of `crop_size` (width, height), moved by `stride` (width, height).
         custom_color (list[int], optional): R G B of class 0, R G B of class 1, …
+        size_divisor, average_probs: see :func:`as_tested`.
 
     Returns:
         list[str]: the two folders.
@@ -40,13 +42,14 @@ def predict(model, transforms, images, save_dir, aug_pred=False, scales=1.0, fli
     if aug_pred:
         options.update(scales=scales, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical)
     run = infer.aug_inference if aug_pred else infer.inference
+    net = as_tested(model, size_divisor, average_probs)
     images = images[dist.get_rank()::dist.get_world_size()]
     logger.info('Start to predict...')
     bar = progress_bar(len(images), show=dist.get_rank() == 0)
     with evaluating(model), paddle.no_grad():
         for i, (path, name) in enumerate(images):
             data = preprocess(path, transforms)
-            pred, _ = run(model, data['img'], trans_info=data['trans_info'], **options)
+            pred, _ = run(net, data['img'], trans_info=data['trans_info'], **options)
             pred = pred[0, 0].numpy().astype('uint8')
             save_mask(pred, os.path.join(masks, f'{name}.png'), color_map)
             _save_overlay(path, pred, color_map, os.path.join(added, name + os.path.splitext(path)[1]))
@@ -60,7 +63,7 @@ def _save_overlay(image, pred, color_map, path):
         raise RunError(f'{path}: cannot be written.')
 
 
-def label(model, transforms, images, scales=(1.0,), flip=False, **window):
+def label(model, transforms, images, scales=(1.0,), flip=False, **options):
     """Writes what a network says about images as palette PNGs of their sizes. Masks that are there already stay, so a
     killed run can be repeated. With several ranks each labels every nranks-th image.
 
@@ -68,7 +71,7 @@ def label(model, transforms, images, scales=(1.0,), flip=False, **window):
         model (nn.Layer): returns a list of logits, the main one [N, C, H, W] first.
         transforms (Compose): what an image passes before the network.
         images (list[tuple[str, str]]): image, and the mask to write.
-        scales, flip, **window: as :func:`class_scores`.
+        scales, flip, **options: as :func:`class_scores`.
     """
     color_map = visualize.get_color_map_list(256)
     images = [pair for pair in images[dist.get_rank()::dist.get_world_size()] if not os.path.exists(pair[1])]
@@ -80,13 +83,13 @@ def label(model, transforms, images, scales=(1.0,), flip=False, **window):
             except Exception as error:  # a damaged file can raise almost anything
                 raise InputError(f'{image}: cannot be used ({type(error).__name__}: {error}). Repair or unlist it.') \
                     from None
-            scores = class_scores(model, data['img'], scales, flip, **window)
+            scores = class_scores(model, data['img'], scales, flip, **options)
             scores = reverse_transform(scores, data['trans_info'], mode='bilinear')
             save_mask(scores.argmax(1)[0].numpy().astype('uint8'), mask, color_map)
             bar.update(i + 1)
 
 
-def class_scores(model, img, scales=(1.0,), flip=False, **window):
+def class_scores(model, img, scales=(1.0,), flip=False, size_divisor=None, average_probs=False, **window):
     """Adds up a network's soft-max maps of an image at several scales, each also mirrored.
 
     Args:
@@ -94,18 +97,20 @@ def class_scores(model, img, scales=(1.0,), flip=False, **window):
         img (Tensor): [N, 3, H, W] float32.
         scales (Sequence[float]): of the sides, which are cut off to whole pixels.
         flip (bool): mirror left and right as well.
+        size_divisor, average_probs: see :func:`as_tested`; here the latter concerns windows only.
         **window: `is_slide`, `crop_size` and `stride` of PaddleSeg's inference.
 
     Returns:
         Tensor: [N, C, H, W] float32, 0 to the number of maps.
     """
     height, width = img.shape[2:]
-    total = 0
+    net, total = as_tested(model, size_divisor, average_probs), 0
     for scale in scales:
         size = [max(int(side * scale), 1) for side in (height, width)]
         view = F.interpolate(img, size, mode='bilinear', align_corners=True)
         for mirror in (False, True)[:1 + flip]:
-            logit = infer.inference(model, view.flip(3) if mirror else view, **window)
-            prob = F.interpolate(F.softmax(logit, axis=1), [height, width], mode='bilinear', align_corners=True)
+            said = infer.inference(net, view.flip(3) if mirror else view, **window)
+            prob = said if average_probs else F.softmax(said, axis=1)
+            prob = F.interpolate(prob, [height, width], mode='bilinear', align_corners=True)
             total = total + (prob.flip(3) if mirror else prob)
     return total

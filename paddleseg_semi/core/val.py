@@ -6,7 +6,7 @@ import paddle.distributed as dist
 from paddleseg.core import infer
 from paddleseg.utils import logger
 
-from paddleseg_semi.core.common import progress_bar
+from paddleseg_semi.core.common import as_tested, progress_bar
 from paddleseg_semi.core.metrics import Roc, confusion_matrix, scores
 from paddleseg_semi.datasets.streams import end_with_parent
 from paddleseg_semi.errors import InputError
@@ -15,7 +15,7 @@ from paddleseg_semi.models.modes import evaluating
 
 def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=False, flip_vertical=False,
              is_slide=False, stride=None, crop_size=None, precision='fp32', amp_level='O1', num_workers=0,
-             print_detail=True, auc_roc=False):
+             print_detail=True, auc_roc=False, size_divisor=None, average_probs=False):
     """Evaluates a segmenter on images of any size, and leaves it in the mode it was in.
 
     With several ranks each takes every nranks-th image; the sums are added once, at the end.
@@ -29,6 +29,7 @@ def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fa
         num_workers (int): processes that read images.
         print_detail (bool): log progress and the [EVAL] lines.
         auc_roc (bool): log the area under the ROC curve as well: mean over the classes present, one against the rest.
+        size_divisor, average_probs: see :func:`as_tested`.
 
     Returns:
         tuple: miou (float), acc (float), class_iou [C], class_precision [C], kappa (float).
@@ -47,6 +48,7 @@ def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fa
     if aug_eval:
         options.update(scales=scales, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical)
     predict = infer.aug_inference if aug_eval else infer.inference
+    net = as_tested(model, size_divisor, average_probs)
     amp = {'enable': precision == 'fp16', 'level': amp_level, 'custom_black_list': {'bilinear_interp_v2'},
            'custom_white_list': {'elementwise_add', 'batch_norm', 'sync_batch_norm'}}
     matrix = paddle.zeros([num_classes, num_classes], dtype='int64')
@@ -60,14 +62,14 @@ def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fa
                 raise InputError(data['error'][0])
             label = data['label'].astype('int64')
             with paddle.amp.auto_cast(**amp):
-                pred, logit = predict(model, data['img'], trans_info=data['trans_info'], **options)
+                pred, logit = predict(net, data['img'], trans_info=data['trans_info'], **options)
             if logit.shape[1] > num_classes or pred.shape[-2:] != label.shape[-2:]:
                 raise InputError(f'{images.name(i)}: the network gives {list(logit.shape[1:])} (classes, height, '
                                  f'width), but the data set has {num_classes} classes and the mask is '
                                  f'{list(label.shape[-2:])} (height, width). Correct the one that is wrong.')
             matrix += confusion_matrix(pred, label, num_classes, ignore)
             if roc:
-                roc.add(logit, label)
+                roc.add(logit.log() if average_probs else logit, label)
             bar.update(i + 1)
     if nranks > 1:
         dist.all_reduce(matrix)

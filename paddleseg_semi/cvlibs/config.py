@@ -105,6 +105,7 @@ class SemiConfig(Config):
     def _check_numbers(self):
         semi = self.dic['semi']
         counts = {'batch_size': self.dic.get('batch_size'), 'iters': self.dic.get('iters'),
+                  'test_config.size_divisor': self.dic.get('test_config', {}).get('size_divisor'),
                   'semi.lr_batch': semi.get('lr_batch')}
         for key, value in counts.items():
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):

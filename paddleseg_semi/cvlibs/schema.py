@@ -17,7 +17,8 @@ _SECTIONS = ('train_dataset', 'val_dataset', 'optimizer', 'lr_scheduler', 'loss'
 _SEMI = ('label_ratio', 'split', 'unlabeled', 'extra_labeled', 'lr_batch')
 _UNLABELED = ('files', 'batch_size', 'weak', 'strong', 'views')
 _PLAYER = ('optimizer', 'lr_scheduler')
-_TEST = ('aug_eval', 'scales', 'flip_horizontal', 'flip_vertical', 'is_slide', 'stride', 'crop_size', 'auc_roc')
+_TEST = ('aug_eval', 'scales', 'flip_horizontal', 'flip_vertical', 'is_slide', 'stride', 'crop_size', 'auc_roc',
+         'size_divisor', 'average_probs')
 _WARMUP = ('warmup_iters', 'warmup_start_lr')
 _REGISTRIES = (manager.MODELS, manager.BACKBONES, manager.DATASETS, manager.TRANSFORMS, manager.LOSSES,
                manager.OPTIMIZERS, METHODS)

@@ -122,8 +122,8 @@ class Labeler:
         self.builder.load_weights(model, self.weights)
         val, test = self.config.val_dataset_cfg, self.config.test_config
         transforms = Compose(self.builder.val_transforms, img_channels=val.get('img_channels', 3))
-        window = {key: test[key] for key in ('is_slide', 'crop_size', 'stride') if key in test}
+        keys = ('is_slide', 'crop_size', 'stride', 'size_divisor', 'average_probs')
         logger.info(f'Labeling {len(items)} images with {self.weights}; masks: {folder}')
-        label(model, transforms, items, scales, flip, **window)
+        label(model, transforms, items, scales, flip, **{key: test[key] for key in keys if key in test})
         parallel.barrier()
         return items

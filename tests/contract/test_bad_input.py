@@ -120,6 +120,12 @@ def test_batch_size_and_iters(toy, refused, key, value):
     refused(says=[key, str(value), 'at least 1'])
 
 
+@pytest.mark.parametrize('value', [0, 2.5, 'all'])
+def test_size_divisor(toy, refused, value):
+    toy.recipe['test_config'] = {'size_divisor': value}
+    refused(says=['test_config.size_divisor', str(value), 'at least 1'])
+
+
 @pytest.mark.parametrize('flag, value', [
     ('learning_rate', 0), ('learning_rate', 'nan'), ('save_interval', 0), ('log_iters', 0), ('keep_checkpoint_max', 0),
     ('num_workers', -1), ('early_stop_intervals', 0), ('seed', -1), ('repeats', 0), ('cpu_threads', 0),

@@ -8,7 +8,8 @@ from conftest import close, golden, tensor
 from paddle import nn
 from scripted import CLOCK, compare, leaf, task
 
-from paddleseg_semi.core.metrics import confusion_matrix, scores
+from paddleseg_semi.core import val
+from paddleseg_semi.core.metrics import confusion_matrix
 from paddleseg_semi.methods import fixmatch
 from paddleseg_semi.methods.common import decide
 from paddleseg_semi.methods.fixmatch import FixMatch
@@ -110,21 +111,38 @@ def test_what_is_pasted(name, case):
         np.testing.assert_array_equal(paste(box, ignore_inside, ignore).numpy(), case[f'ignore_mixed{k}'])
 
 
+class Images(paddle.io.Dataset):
+    """The images of a case as a PaddleSeg data set in mode 'val'."""
+
+    def __init__(self, case):
+        self.case, self.num_classes, self.ignore_index = case, len(case['kernel']), 255
+        self.file_list = [[f'image {i}', f'label {i}'] for i in range(len(case['image']))]
+
+    def __len__(self):
+        return len(self.file_list)
+
+    def __getitem__(self, i):
+        return {'img': self.case['image'][i], 'label': self.case['label'][i][None], 'trans_info': []}
+
+
 @pytest.mark.parametrize('name, case', golden('unimatch_eval*.npz'))
-@pytest.mark.parametrize('protocol', ['v1_whole', 'v1_slide'])
-def test_evaluation(name, case, protocol):
-    """V1's protocols; those of V2 belong to its encoders."""
+@pytest.mark.parametrize('protocol', ['v1_whole', 'v1_slide', 'v2_whole', 'v2_slide'])
+def test_evaluation(name, case, protocol, monkeypatch):
     class Net(nn.Layer):
         def forward(self, x):
             gain = tensor(case['gain']) @ x.mean([2, 3]).unsqueeze(2)                       # [N, C, 1]
             return [F.conv2d(x, tensor(case['kernel']), padding=1) + gain.unsqueeze(3)]
 
-    net = Windows(Net(), int(case['crop'])) if protocol == 'v1_slide' else Net()
-    num_classes = len(case['kernel'])
-    matrix = paddle.zeros([num_classes, num_classes], 'int64')
-    for image, label, wanted in zip(case['image'], case['label'], case[f'{protocol}_pred']):
-        pred = net(tensor(image[None]))[0].argmax(1)
-        np.testing.assert_array_equal(pred.numpy()[0], wanted)
-        matrix += confusion_matrix(pred, tensor(label[None]), num_classes)
-    close(scores(matrix).class_iou * 100, case[f'{protocol}_iou'], rtol=1e-5)
-    close(scores(matrix).miou * 100, case[f'{protocol}_miou'], rtol=1e-5)
+    def count(pred, *args):
+        preds.append(pred.numpy()[0, 0])
+        return confusion_matrix(pred, *args)
+
+    crop, preds = int(case['crop']), []
+    net = Windows(Net(), crop) if protocol == 'v1_slide' else Net()
+    keys = {'v2_whole': {'size_divisor': 14}, 'v2_slide': {
+        'is_slide': True, 'crop_size': [crop] * 2, 'stride': [crop * 2 // 3] * 2, 'average_probs': True}}
+    monkeypatch.setattr(val, 'confusion_matrix', count)
+    miou, _, class_iou, _, _ = val.evaluate(net, Images(case), print_detail=False, **keys.get(protocol, {}))
+    np.testing.assert_array_equal(preds, case[f'{protocol}_pred'])
+    close(class_iou * 100, case[f'{protocol}_iou'], rtol=1e-5)
+    close(miou * 100, case[f'{protocol}_miou'], rtol=1e-5)

@@ -1,5 +1,7 @@
 """tools/predict.py: what it writes, and what it says about input it cannot use."""
 
+import shutil
+
 import cv2
 import numpy as np
 import paddle
@@ -10,6 +12,7 @@ from tiny import NUM_CLASSES, SIZES, call, make_photos, make_recipe, random_net
 
 from paddleseg_semi.core.common import list_images
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.stages.pseudo_label import Labeler
 
 
 @pytest.fixture
@@ -45,7 +48,8 @@ def test_folder(photos, capsys):
 
 @pytest.mark.parametrize('options', [
     ['--aug_pred', '--scales', '0.75', '1.25', '--flip_horizontal', '--flip_vertical'],
-    ['--is_slide', '--crop_size', '24', '16', '--stride', '16', '9']], ids=['augmented', 'window'])
+    ['--is_slide', '--crop_size', '24', '16', '--stride', '16', '9'],
+    ['--opts', 'test_config.size_divisor=16']], ids=['augmented', 'window', 'resized'])
 def test_options_change_the_result(photos, options):
     flags = [*make_recipe(photos), '--image_path', photos / 'images/five.png', '--save_dir']
     call('tools/predict.py', *flags, photos / 'plain')
@@ -53,6 +57,22 @@ def test_options_change_the_result(photos, options):
     plain, other = (classes(photos / folder / 'pseudo_color_prediction/five.png') for folder in ('plain', 'other'))
     assert other.shape == plain.shape == SIZES['five']
     assert 0.3 < (plain == other).mean() < 1
+
+
+@pytest.mark.parametrize('average_probs', [False, True])
+def test_pseudo_labels_are_what_prediction_says(photos, average_probs):
+    """With all the keys of `test_config` that concern one look at an image."""
+    config, weights = make_recipe(photos, test_config={
+        'is_slide': True, 'crop_size': [24, 16], 'stride': [16, 9], 'size_divisor': 12,
+        'average_probs': average_probs})[1::2]
+    call('tools/predict.py', '--config', config, '--model_path', weights, '--image_path', photos / 'images',
+         '--save_dir', photos)
+    (photos / 'run/best').mkdir(parents=True)
+    shutil.copy(config, photos / 'run/config.yml')
+    shutil.copy(weights, photos / 'run/best/model.pdparams')
+    images = [str(photos / f'images/{name}.png') for name in SIZES]
+    for (_, mask), name in zip(Labeler(str(photos / 'run/best')).label(images, str(photos / 'masks')), SIZES):
+        np.testing.assert_array_equal(classes(mask), classes(photos / f'pseudo_color_prediction/{name}.png'))
 
 
 def test_own_colors(photos):

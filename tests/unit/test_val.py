@@ -78,7 +78,8 @@ def test_evaluate_equals_a_plain_count(photos, capsys):
 
 
 @pytest.mark.parametrize('options', [
-    {'num_workers': 2}, {'aug_eval': True, 'scales': [1.0]}, {'precision': 'fp16'},
+    {'num_workers': 2}, {'aug_eval': True, 'scales': [1.0]}, {'precision': 'fp16'}, {'size_divisor': 1},
+    {'average_probs': True},
     {'is_slide': True, 'crop_size': (64, 64), 'stride': (32, 32)}], ids=lambda options: next(iter(options)))
 def test_ways_that_must_agree(photos, options):
     net, data = random_net(), dataset(photos)
@@ -90,7 +91,10 @@ def test_augmentation_and_window_change_the_result(photos):
     net, data = random_net(), dataset(photos)
     plain = evaluate(net, data, print_detail=False)[1]
     assert evaluate(net, data, aug_eval=True, scales=[0.5, 1.5], flip_horizontal=True, print_detail=False)[1] != plain
-    assert evaluate(net, data, is_slide=True, crop_size=(24, 16), stride=(16, 9), print_detail=False)[1] != plain
+    assert evaluate(net, data, size_divisor=16, print_detail=False)[1] != plain
+    window = {'is_slide': True, 'crop_size': (24, 16), 'stride': (16, 9), 'print_detail': False}
+    of_logits, of_probs = (evaluate(net, data, average_probs=value, **window)[1] for value in (False, True))
+    assert len({plain, of_logits, of_probs}) == 3
 
 
 @pytest.mark.parametrize('workers', [0, 1])
@@ -142,6 +146,13 @@ def test_area_under_the_curve_equals_the_exact_one():
         labels, probs = np.concatenate(labels), np.concatenate(probs)
         exact = roc_auc_score(labels, probs[:, 1]) if classes == 2 else roc_auc_score(labels, probs, multi_class='ovr')
         assert roc.area() == pytest.approx(exact, abs=1e-4)
+
+
+def test_area_under_the_curve_of_probabilities(photos, capsys):
+    for average_probs in (False, True):
+        evaluate(random_net(), dataset(photos), auc_roc=True, average_probs=average_probs)
+    of_logits, of_probs = re.findall(r'Auc_roc: (0\.\d{4})', capsys.readouterr().out)
+    assert of_logits == of_probs
 
 
 def test_the_tool_writes_a_report(photos, capsys):
