@@ -19,8 +19,9 @@ class Architecture(NamedTuple):
 
     Attributes:
         rules (list[tuple[str, str]]): regular expression and replacement, applied in order to each name.
-        classifier (str): a tensor, by its new name, whose first dimension is the number of classes.
-        build (Callable): number of classes -> nn.Layer.
+        classifier (str, optional): a tensor, by its new name, whose first dimension is the number of classes. None for
+            a backbone.
+        build (Callable): number of classes (None for a backbone) -> nn.Layer.
         hint (str): what the user has to know to use the weights.
     """
 
@@ -36,6 +37,16 @@ def _deeplabv2(num_classes):
     return DeepLabV2(num_classes, ResNet101_caffe())
 
 
+def _deepstem(depth):
+    def build(_):
+        from paddleseg_semi.models import resnet_deepstem
+        return getattr(resnet_deepstem, f'ResNet{depth}_deepstem')()
+
+    return Architecture(rules=[], classifier=None, build=build,
+                        hint='Use them as model.backbone.pretrained of recipes whose backbone is '
+                             f'ResNet{depth}_deepstem.')
+
+
 ARCHITECTURES = {
     'deeplabv2_resnet101_caffe': Architecture(
         rules=[(r'^layer5\.conv2d_list\.', 'head.branches.'), (r'^(?!head\.)', 'backbone.')],
@@ -43,6 +54,8 @@ ARCHITECTURES = {
         build=_deeplabv2,
         hint='Use them with DeepLabV2, backbone ResNet101_caffe, and Normalize with mean [0.4811, 0.4575, 0.4079] and '
              'std [0.003922, 0.003922, 0.003922]. Trained AdvSemiSeg weights want dilations [6, 12].'),
+    'resnet50_deepstem': _deepstem(50),
+    'resnet101_deepstem': _deepstem(101),
 }
 
 parser = Parser(__doc__)
@@ -80,10 +93,11 @@ def main(args):
 
     arch = ARCHITECTURES[args.arch]
     state = rename(torch_file.read(args.model_path), arch.rules)
-    if arch.classifier not in state:
+    if arch.classifier and arch.classifier not in state:
         raise InputError(f'{args.model_path}: has no classifier ({arch.classifier} in our names), so it is not of '
                          f'{args.arch}.')
-    net = arch.build(len(state[arch.classifier]))
+    classes = len(state[arch.classifier]) if arch.classifier else None
+    net = arch.build(classes)
     count = assign(net, state, args.model_path)
     part = args.save_path + '.part'
     try:
@@ -93,7 +107,7 @@ def main(args):
     except OSError as error:
         raise InputError(f'--save_path {args.save_path}: cannot be written ({error.strerror}).') from None
     unused = [name for name in state if name not in net.state_dict()]
-    print(f'{count} tensors converted, {len(state[arch.classifier])} classes'
+    print(f'{count} tensors converted' + (f', {classes} classes' if classes else '')
           + (f'; {len(unused)} not used, the first is {unused[0]}' if unused else ''))
     print(arch.hint)
     print(f'Weights saved to {args.save_path}')

@@ -10,16 +10,17 @@ from PIL import Image
 
 @manager.TRANSFORMS.add_component
 class RandomSmoothScale:
-    """Resizes to a random size, bilinear with anti-aliasing; masks by nearest neighbor. For iMAS.
+    """Resizes to a random size, bilinear with anti-aliasing; masks by nearest neighbor. For iMAS, UniMatch, ST.
 
     Pillow averages when it shrinks; OpenCV, in PaddleSeg, picks pixels.
 
     Args:
-        base_size (int|list[int]): the long side in pixels, kept in proportion; or height and width.
+        base_size (int|list[int], optional): the long side in pixels, kept in proportion; or height and width. Default:
+            the long side that the image has.
         scale (list[float], optional): range of the factor. Default: (0.5, 2.0).
     """
 
-    def __init__(self, base_size, scale=(0.5, 2.0)):
+    def __init__(self, base_size=None, scale=(0.5, 2.0)):
         if not 0 < scale[0] <= scale[1]:
             raise ValueError(f'scale must be two factors above 0 in rising order, not {scale}.')
         self.base_size, self.scale = base_size, scale
@@ -32,11 +33,12 @@ class RandomSmoothScale:
         return data
 
     def _draw_size(self, *sides):
-        if isinstance(self.base_size, int):
-            long_side = random.randint(*(int(self.base_size * factor) for factor in self.scale))
-            return [int(long_side * side / max(sides) + 0.5) for side in sides]
-        factor = random.uniform(*self.scale)
-        return [int(side * factor) for side in self.base_size]
+        if isinstance(self.base_size, (list, tuple)):
+            factor = random.uniform(*self.scale)
+            return [int(side * factor) for side in self.base_size]
+        base = self.base_size or max(sides)
+        long_side = random.randint(*(int(base * factor) for factor in self.scale))
+        return [int(long_side * side / max(sides) + 0.5) for side in sides]
 
 
 def _resize(array, size, how):
@@ -53,7 +55,8 @@ class PadToCrop:
         crop_size (list[int]): width and height in pixels.
         im_padding_value (list[float], optional): RGB, 0..255. Default: the mean of ImageNet.
         label_padding_value (int, optional): of masks. Default: 255.
-        center (bool, optional): pad on all sides, as U2PL does. Default: False.
+        center (bool, optional): pad on all sides, as U2PL does. Not for evaluation, which cannot undo it: there the
+            padding has to be at the bottom and on the right. Default: False.
     """
 
     def __init__(self, crop_size, im_padding_value=(123, 116, 103), label_padding_value=255, center=False):
@@ -67,6 +70,8 @@ class PadToCrop:
         height, width = data['img'].shape[:2]
         bottom, right = max(self.crop_size[1] - height, 0), max(self.crop_size[0] - width, 0)
         top, left = (bottom // 2, right // 2) if self.center else (0, 0)
+        if not self.center:
+            data.setdefault('trans_info', []).append(('padding', (height, width)))
         for key in ('img', *data.get('gt_fields', [])):
             value = self.im_padding_value if key == 'img' else self.label_padding_value
             data[key] = cv2.copyMakeBorder(data[key], top, bottom - top, left, right - left, cv2.BORDER_CONSTANT,

@@ -13,6 +13,7 @@ from conftest import ROOT
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.deeplabv2 import DeepLabV2
 from paddleseg_semi.models.resnet_caffe import CaffeResNet
+from paddleseg_semi.models.resnet_deepstem import DeepStemResNet
 from paddleseg_semi.models.torch_file import read
 from paddleseg_semi.models.weights import load_weights
 
@@ -112,14 +113,13 @@ def tiny(num_classes):
 
 @pytest.fixture
 def tool(monkeypatch):
-    """The tool, with a shallow network instead of ResNet-101 and a state dict instead of the file."""
-    arch = convert_weights.ARCHITECTURES['deeplabv2_resnet101_caffe']
-    monkeypatch.setitem(convert_weights.ARCHITECTURES, 'tiny', arch._replace(build=tiny))
-
-    def convert(state, save_path):
+    """The tool, with a shallow network instead of a deep one and a state dict instead of the file."""
+    def convert(state, save_path, build=tiny, arch='deeplabv2_resnet101_caffe'):
+        monkeypatch.setitem(convert_weights.ARCHITECTURES, 'tiny',
+                            convert_weights.ARCHITECTURES[arch]._replace(build=build))
         monkeypatch.setattr('paddleseg_semi.models.torch_file.read', lambda path: state)
         args = convert_weights.parser.parse_args(
-            ['--arch', 'deeplabv2_resnet101_caffe', '--model-path', 'x.pth', '--save_path', save_path])
+            ['--arch', arch, '--model-path', 'x.pth', '--save_path', save_path])
         args.arch = 'tiny'
         return convert_weights.main(args)
     return convert
@@ -145,6 +145,20 @@ def test_convert_and_load(tool, tmp_path, capsys):
     source.eval()
     net.eval()
     np.testing.assert_array_equal(net(x)[0], source(x)[0])
+
+
+@pytest.mark.parametrize('depth', [50, 101])
+def test_convert_a_backbone(tool, tmp_path, capsys, depth):
+    def shallow(_=None):
+        return DeepStemResNet((1, 1, 1, 1), multi_grid=(2,))
+
+    source, path = shallow(), str(tmp_path / 'backbone.pdparams')
+    state = {**published(source), 'fc.weight': np.zeros([1000, 2048], 'float32')}
+    tool(state, path, shallow, f'resnet{depth}_deepstem')
+    out = capsys.readouterr().out
+    assert 'classes' not in out and '1 not used, the first is fc.weight' in out and f'ResNet{depth}_deepstem' in out
+    net = DeepStemResNet((1, 1, 1, 1), multi_grid=(2,), pretrained=path)
+    assert all(np.array_equal(value, source.state_dict()[name]) for name, value in net.state_dict().items())
 
 
 def test_convert_refuses(tool, tmp_path):
