@@ -1,3 +1,3 @@
 """Views and mixtures of images. Importing fills PaddleSeg's TRANSFORMS."""
 
-from paddleseg_semi.transforms import cutout, geometry, intensity, strong  # noqa: F401
+from paddleseg_semi.transforms import boundary, cutout, geometry, intensity, strong  # noqa: F401
