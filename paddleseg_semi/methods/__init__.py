@@ -4,6 +4,7 @@ from paddleseg_semi.methods import (  # noqa: F401
     advsemiseg,
     cps,
     cutmix_seg,
+    eader,
     fixmatch,
     imas,
     mean_teacher,

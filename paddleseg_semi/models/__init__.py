@@ -1,3 +1,12 @@
 """Networks. Importing fills PaddleSeg's registries."""
 
-from paddleseg_semi.models import deeplabv2, deeplabv3p_semi, discriminator, resnet_caffe, resnet_deepstem  # noqa: F401
+from paddleseg_semi.models import (  # noqa: F401
+    camnet,
+    deeplabv2,
+    deeplabv3p_semi,
+    discriminator,
+    resnet_caffe,
+    resnet_deepstem,
+    resnet_plain,
+    vgg16,
+)
