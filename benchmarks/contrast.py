@@ -2,12 +2,11 @@
 
     python benchmarks/contrast.py
 
-Projected features and predictions are random and of the size they have for 4 labeled and 4 unlabeled crops of 513x513 at
-output stride 4; a fifth of the pixels are sure, a fifth unsure. The step is the method's own, forward and backward.
+Projected features and predictions are random and of the size they have for 4 labeled and 4 unlabeled crops of 513x513
+at output stride 4; a fifth of the pixels are sure, a fifth unsure. The step is the method's own, forward and backward.
 """
 
 import os
-import resource
 import sys
 import time
 
@@ -48,27 +47,20 @@ def main(args):
     own = label.unsqueeze(0) == paddle.arange(classes).unsqueeze(1)
     roles = Roles(own & sure, own & sure, own & unsure)
     contrast = Contrast(knobs['num_queries'], knobs['num_negatives'], knobs['temperature'], knobs['keys_per_step'])
-    given = peak()
+    given = runtime.peak_memory()
 
     bank = Bank([knobs['bank_first']] + [knobs['bank_size']] * (classes - 1), dim)
-    stored, seconds = peak(), []
+    stored, seconds = runtime.peak_memory(), []
     for _ in range(args.steps):
         start = time.perf_counter()
         loss, _ = contrast.loss(rep, rep_t, roles, bank)
         loss.backward()
         rep.clear_gradient()
         seconds.append(time.perf_counter() - start)
-    print(f'{args.method}, {images} crops of {args.size}x{args.size}, {classes} classes, D = {dim}: features of student and '
-          f'teacher {2 * 4 * pixels * dim / 1e6:.0f} MB, bank {(stored - given) / 1e6:.0f} MB, the step on top '
-          f'{(peak() - stored) / 1e6:.0f} MB at its peak, gradient of the features included; {min(seconds):.2f} s')
-
-
-def peak():
-    """int: the most memory this process, or its GPU, has ever held, in bytes."""
-    import paddle
-    if 'gpu' in paddle.get_device():
-        return paddle.device.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    features, added = 2 * 4 * pixels * dim, runtime.peak_memory() - stored
+    print(f'{args.method}, {images} crops of {args.size}x{args.size}, {classes} classes, D = {dim}: '
+          f'features of student and teacher {features / 1e6:.0f} MB, bank {(stored - given) / 1e6:.0f} MB, '
+          f'the step on top {added / 1e6:.0f} MB at its peak, gradient of the features included; {min(seconds):.2f} s')
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """The machine: which device runs, and how the CPU is used. Settings change speed and last bits, so they are logged."""
 
 import os
+import resource
 
 import paddle
 from paddleseg.utils import logger
@@ -75,6 +76,13 @@ def set_device(device):
     paddle.set_device(device)
     logger.info(f'Set device: {device}')
     return device
+
+
+def peak_memory():
+    """int: the most memory this process has held so far, in bytes; on a GPU, of the GPU's."""
+    if 'gpu' in paddle.get_device():
+        return paddle.device.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _has_gpu():

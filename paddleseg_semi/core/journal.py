@@ -10,6 +10,7 @@ from paddleseg.utils import TimeAverager, calculate_eta, logger
 
 from paddleseg_semi.core import pictures
 from paddleseg_semi.errors import RunError
+from paddleseg_semi.runtime import peak_memory
 
 
 class Journal:
@@ -18,8 +19,8 @@ class Journal:
     Args:
         save_dir (str): where train.log, VisualDL's records and pictures/ go.
         clock (Clock): of the run.
-        epoch_iters (int): iterations per pass over the labeled images, for the epoch shown.
-        batch_size (int): labeled samples per step and rank.
+        epoch_iters (int): iterations per pass over the images of the method's first stream, for the epoch shown.
+        batch_size (int): samples of that stream per step and rank.
         log_iters (int): steps per line.
         writes (bool): False on all ranks but the first.
     """
@@ -91,12 +92,17 @@ class Journal:
             self.say(f'[ORACLE] #Crops: {pseudo["crops"]:.0f}' + _named(oracle, ('mIoU', 'Acc', 'kept_Acc')))
             self._scalars({f'Oracle/{name}': value for name, value in oracle.items()})
 
-    def picture(self, method, labeled, probe=None):
-        """Writes pictures/iter_N.png and the same to VisualDL."""
+    def memory(self):
+        peak = peak_memory() / 2**20
+        self.say(f'[MEMORY] Peak: {peak:.0f} MB')
+        self._scalars({'Memory/peak_MB': peak})
+
+    def picture(self, method, batch, probe=None):
+        """Writes pictures/iter_N.png and the same to VisualDL; `batch` is one of the method's first stream."""
         if not self.writes:
             return
         unlabeled = next(probe.batches()) if probe else None
-        image = pictures.strip(method, labeled, unlabeled, self.clock)
+        image = pictures.strip(method, batch, unlabeled, self.clock)
         pictures.save(image, os.path.join(self.save_dir, 'pictures', f'iter_{self.clock.iter}.png'))
         if self.vdl:
             self.vdl.add_image('Evaluate/strip', image, self.clock.iter)

@@ -138,6 +138,7 @@ class Trainer:
         would find it and write the same again."""
         self.journal.flush()
         parallel.average_statistics(self.method)
+        self.journal.memory()
         if self.probe:
             self.journal.diagnosed(*self.probe.look(self.method, self.clock))
         if self.evaluate:
@@ -160,7 +161,7 @@ class Trainer:
             if miou > self.best['ema_mIoU']:
                 self.best['ema_mIoU'] = miou
                 self._save_best(self.ema.net, {'mIoU': miou, 'Acc': acc}, 'ema_best_model')
-        self.journal.picture(self.method, batch['labeled'], self.probe)
+        self.journal.picture(self.method, batch[next(iter(self.streams))], self.probe)
 
     def _save_best(self, net, scores, name):
         if self.journal.writes:
