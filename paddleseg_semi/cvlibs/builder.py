@@ -153,11 +153,10 @@ class SemiBuilder(SegBuilder):
         total = len(self.train_dataset.file_list)
         positions, extra = list(range(total) if split is None else split.labeled), list(range(total, len(base)))
         repeats = max(repeats, math.ceil(len(extra) / len(positions)))  # about as many of either kind in a batch
-        labeled = LabeledStream(base, positions * repeats + extra)
-        makers = {'labeled': lambda: (labeled, self.config.batch_size),
+        makers = {'labeled': lambda: (LabeledStream(base, positions * repeats + extra), self.config.batch_size),
                   'unlabeled': lambda: (self._unlabeled(split, unlabeled),
                                         unlabeled.get('batch_size') or self.config.batch_size),
-                  'again': lambda: sizes['unlabeled']}
+                  'again': lambda: sizes['unlabeled']}  # the very same dataset, see `streams`
         sizes = {}
         for name, kind in method.streams.items():
             stream, batch_size = sizes[name] = makers[kind]()
@@ -209,8 +208,8 @@ class SemiBuilder(SegBuilder):
         return UnlabeledStream(split.unlabeled, weak, strong, settings.get('views', 0), base.transforms.img_channels)
 
     def streams(self, sizes, start=0, num_workers=0):
-        """dict[str, Iterator]: endless batches, beginning with number `start`. Names that share a dataset share its
-        order."""
+        """dict[str, Iterator]: endless batches, beginning with number `start`. Names that share a dataset, as of
+        kind 'again', share its order."""
         datasets = [stream for stream, _ in sizes.values()]
         return {name: batches(stream, EndlessSampler(len(stream), batch_size, (self.seed, number), self.rank,
                                                      self.ranks, start, (self.seed, datasets.index(stream))),
