@@ -1,6 +1,7 @@
 """A training run, put together from a recipe and options."""
 
 import functools
+import hashlib
 import os
 from dataclasses import dataclass
 from fractions import Fraction
@@ -98,9 +99,11 @@ def build_trainer(config, options, rank=0, ranks=1):
     interval = options.save_interval * (config.iters if isinstance(options.save_interval, Fraction) else 1)
     identity = {'config': config.dic, 'seed': options.seed, 'split': split.digest if split else 'all labeled',
                 'ranks': ranks, 'repeats': options.repeats, 'precision': options.precision}
+    if 'image_level' in config.kinds:
+        identity['tags'] = hashlib.sha256(builder.tags.tobytes()).hexdigest()
     checkpoints = Checkpoints(options.save_dir, identity, options.keep_checkpoint_max)
-    labeled, batch_size = sizes['labeled']
-    journal = Journal(options.save_dir, clock, len(labeled) // (batch_size * ranks), batch_size, options.log_iters,
+    leading, batch_size = next(iter(sizes.values()))
+    journal = Journal(options.save_dir, clock, len(leading) // (batch_size * ranks), batch_size, options.log_iters,
                       writes=rank == 0)
     precision = Precision(options.precision, options.amp_level)
     trainer = Trainer(method, {}, players, clock, journal, checkpoints,

@@ -13,7 +13,7 @@ parser.add_argument('--opts', nargs='+', help='changes to the recipe, key=value'
 
 def main(args):
     from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
-    from paddleseg_semi.datasets import checks
+    from paddleseg_semi.datasets import checks, tags
     config = SemiConfig(args.config, opts=args.opts, label_ratio=args.label_ratio,
                         split_ids=args.split_ids)
     builder = SemiBuilder(config, seed=args.seed)
@@ -21,7 +21,15 @@ def main(args):
     base = builder.train_dataset
     report = checks.full(base, builder.split(), builder.val_dataset if has_val else None,
                          checks.list_files(config.train_dataset_cfg),
-                         checks.list_files(config.val_dataset_cfg) if has_val else None)
+                         checks.list_files(config.val_dataset_cfg) if has_val else None,
+                         name='labeled' if config.opens_masks else 'tagged')
+    if 'image_level' in config.kinds:
+        tags.add_to_report(report, config.semi_cfg['tags'], base, config.dic.get('class_names'))
+        if builder.boundary:
+            maps = checks.full(builder.boundary, name='boundary')
+            report.problems += [text for text in maps.problems if text not in report.problems]
+            for name in ('images', 'sizes', 'pixels', 'presence'):
+                getattr(report, name).update(getattr(maps, name))
     show(report)
     for kind, texts in (('warning', report.warnings), ('problem', report.problems)):
         for text in texts[:args.max_lines]:
@@ -33,15 +41,16 @@ def main(args):
 
 
 def show(report):
-    """Images and sizes of every part; pixels and images of every class in the parts with masks."""
+    """Images and sizes of every part; pixels (in the parts with masks) and images of every class."""
     print()
     for part, count in report.images.items():
         print(f'{part:>10}: {count} images, {report.sizes[part] or "none readable"}')
-    print('\nclass' + ''.join(f'{part + ": pixels":>18}{"images":>9}' for part in report.pixels))
-    totals = {part: max(pixels.sum(), 1) for part, pixels in report.pixels.items()}
-    for c in range(max(map(len, report.pixels.values()))):
-        row = ''.join(f'{100 * pixels[c] / totals[part]:17.2f}%{report.presence[part][c]:9d}'
-                      for part, pixels in report.pixels.items() if c < len(pixels))
+    print('\nclass' + ''.join(f'{part + ": pixels":>18}{"images":>9}' if part in report.pixels else
+                              f'{part + ": images":>18}' for part in report.presence))
+    shares = {part: 100 * pixels / max(pixels.sum(), 1) for part, pixels in report.pixels.items()}
+    for c in range(max(map(len, report.presence.values()), default=0)):
+        row = ''.join(f'{shares[part][c]:17.2f}%{counts[c]:9d}' if part in shares else f'{counts[c]:18d}'
+                      for part, counts in report.presence.items() if c < len(counts))
         print(f'{c:5d}{row}')
     print()
 

@@ -11,15 +11,15 @@ COLUMNS = ('image', 'pseudo label', 'confidence', 'kept', 'prediction', 'truth')
 _BLANK = 64  # gray level of what does not exist for an image: without --oracle nobody looks at unlabeled masks
 
 
-def strip(method, labeled, unlabeled, clock, rows=2):
+def strip(method, batch, unlabeled, clock, rows=2):
     """A picture of what the method makes of some images.
 
     Args:
         method (Method): any.
-        labeled (dict[str, Tensor]): a batch of the labeled stream.
+        batch (dict[str, Tensor]): of the method's first stream, with or without `label`.
         unlabeled (dict[str, Tensor], optional): of the unlabeled one, with or without `truth`.
         clock (Clock): now.
-        rows (int): unlabeled images shown; one labeled image follows.
+        rows (int): unlabeled images shown; one image of `batch` follows.
 
     Returns:
         np.ndarray: [height, width, 3] uint8 RGB: one row per image, the columns of `COLUMNS` with a header.
@@ -33,10 +33,11 @@ def strip(method, labeled, unlabeled, clock, rows=2):
             np.full((*found.shape, 3), _BLANK, 'uint8')
         for img, pseudo, conf, keep, pred, label in zip(unlabeled['weak'].numpy(), *views, found, truth):
             lines.append([_photo(img), _colors(pseudo), _gray(conf), _gray(keep), _colors(pred), label])
-    img, label = labeled['img'][:1], labeled['label'].numpy()[0]
+    img = batch['img'][:1]
     pred = method.pseudo_label(img, method.deployed)[0].numpy()[0]
-    blank = np.full((*label.shape, 3), _BLANK, 'uint8')
-    lines.append([_photo(img.numpy()[0]), blank, blank, blank, _colors(pred), _colors(label)])
+    blank = np.full((*pred.shape, 3), _BLANK, 'uint8')
+    truth = _colors(batch['label'].numpy()[0]) if 'label' in batch else blank
+    lines.append([_photo(img.numpy()[0]), blank, blank, blank, _colors(pred), truth])
     size = lines[0][0].shape[1::-1]
     cells = [[cv2.resize(cell, size, interpolation=cv2.INTER_NEAREST) for cell in line] for line in lines]
     return np.vstack([_header(size[0]), *(np.hstack(line) for line in cells)])

@@ -5,6 +5,7 @@ import math
 import os
 from functools import cached_property
 
+import numpy as np
 import paddle
 from paddleseg.cvlibs import SegBuilder, manager
 from paddleseg.utils import logger
@@ -15,7 +16,15 @@ from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets import checks
 from paddleseg_semi.datasets.extra import ExtraLabeled, Joined
 from paddleseg_semi.datasets.split import Split
-from paddleseg_semi.datasets.streams import EndlessSampler, LabeledStream, UnlabeledStream, batches, split_at_normalize
+from paddleseg_semi.datasets.streams import (
+    EndlessSampler,
+    ImageLevelStream,
+    LabeledStream,
+    UnlabeledStream,
+    batches,
+    split_at_normalize,
+)
+from paddleseg_semi.datasets.tags import label_maps, read_tags
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.methods.base import Task
 from paddleseg_semi.models.weights import load_weights
@@ -98,9 +107,23 @@ class SemiBuilder(SegBuilder):
     def check_data(self, split):
         """The cheap checks of the data, before anything is trained."""
         val = self.val_dataset if self.config.val_dataset_cfg else None
-        checks.quick(self.train_dataset, split, val, self._train_list, self._val_list)
+        checks.quick(self.train_dataset, split, val, self._train_list, self._val_list,
+                     name='labeled' if self.config.opens_masks else 'tagged')
+        if self.boundary:
+            checks.quick(self.boundary, train_list=self._train_list, name='boundary')
         for extra in self.extra_labeled:
             checks.quick(extra, val=val, train_list=extra.list_file)
+
+    @cached_property
+    def tags(self):
+        """np.ndarray: [N, C-1] float32, the classes that the training images show; see `read_tags`."""
+        return read_tags(self.config.semi_cfg['tags'], self.train_dataset, self.config.dic.get('class_names'))
+
+    @cached_property
+    def boundary(self):
+        """SimpleNamespace: the label maps of `semi.boundary`, see `label_maps`; None without."""
+        folder = self.config.semi_cfg.get('boundary')
+        return label_maps(folder, self.train_dataset) if folder else None
 
     def method(self):
         """Method: the networks and the algorithm."""
@@ -156,7 +179,8 @@ class SemiBuilder(SegBuilder):
         makers = {'labeled': lambda: (LabeledStream(base, positions * repeats + extra), self.config.batch_size),
                   'unlabeled': lambda: (self._unlabeled(split, unlabeled),
                                         unlabeled.get('batch_size') or self.config.batch_size),
-                  'again': lambda: sizes['unlabeled']}  # the very same dataset, see `streams`
+                  'again': lambda: sizes['unlabeled'],  # the very same dataset, see `streams`
+                  'image_level': lambda: (self._image_level(repeats), self.config.batch_size)}
         sizes = {}
         for name, kind in method.streams.items():
             stream, batch_size = sizes[name] = makers[kind]()
@@ -206,6 +230,12 @@ class SemiBuilder(SegBuilder):
         base = self.train_dataset
         weak, strong = self._unlabeled_transforms()
         return UnlabeledStream(split.unlabeled, weak, strong, settings.get('views', 0), base.transforms.img_channels)
+
+    def _image_level(self, repeats):
+        base, tags = self.train_dataset, np.tile(self.tags, (repeats, 1))
+        boundary = self.boundary and [item[1] for item in self.boundary.file_list] * repeats
+        return ImageLevelStream([item[0] for item in base.file_list] * repeats, tags, base.transforms.transforms,
+                                base.transforms.img_channels, boundary)
 
     def streams(self, sizes, start=0, num_workers=0):
         """dict[str, Iterator]: endless batches, beginning with number `start`. Names that share a dataset, as of

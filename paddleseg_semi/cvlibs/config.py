@@ -8,6 +8,7 @@ import yaml
 from paddleseg.cvlibs import Config
 from paddleseg.cvlibs.config import merge_config_dicts
 
+from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.cvlibs.schema import check_keys, check_sections
 from paddleseg_semi.datasets.split import check_ratio
 from paddleseg_semi.errors import InputError, nearest
@@ -19,7 +20,8 @@ class SemiConfig(Config):
     """A PaddleSeg Config in which every key is known.
 
     The method's base file (`configs/_base_/methods/<method>.yml`) lies under the recipe: what the recipe says wins.
-    A recipe without unlabeled images (no label_ratio, split or unlabeled files) trains `Supervised`.
+    A recipe without unlabeled images (no label_ratio, split or unlabeled files) trains `Supervised`, unless its method
+    needs none.
 
     Args:
         path (str): the YAML file.
@@ -55,7 +57,7 @@ class SemiConfig(Config):
 
     @property
     def semi_cfg(self):
-        """dict: label_ratio, split, unlabeled, extra_labeled."""
+        """dict: label_ratio, split, unlabeled, extra_labeled, tags, boundary."""
         return self.dic.get('semi', {}).copy()
 
     @property
@@ -65,6 +67,25 @@ class SemiConfig(Config):
         unlabeled = semi.get('unlabeled')
         files = unlabeled.get('files') if isinstance(unlabeled, dict) else unlabeled
         return any(value is not None for value in (semi.get('label_ratio'), semi.get('split'), files))
+
+    @property
+    def kinds(self):
+        """set[str]: of the streams that the method reads; as of `Supervised` for a method that is not known."""
+        method = METHODS.components_dict.get(self.dic['method']['type'])
+        return set(method.streams.values()) if method else {'labeled'}
+
+    @property
+    def opens_masks(self):
+        """bool: the method learns from masks."""
+        return 'labeled' in self.kinds
+
+    @property
+    def train_dataset_cfg(self):
+        """dict: as PaddleSeg has it; the list of a method that opens no masks may hold images alone."""
+        section = super().train_dataset_cfg
+        if section.get('type') == 'Dataset' and 'train_path' in section and not self.opens_masks:
+            section.update(mode='test', test_path=section['train_path'])
+        return section
 
     def _apply_flags(self, flags):
         for key in ('batch_size', 'iters'):
@@ -89,18 +110,29 @@ class SemiConfig(Config):
 
     def _settle_method(self, asked):
         """Chooses the method and lays its base file under the recipe."""
-        self.by_default = False
-        if not self.uses_unlabeled:
-            if asked not in (None, 'Supervised'):
+        recipe, own = self.dic, self.dic.get('method', {}).get('type')
+        self.by_default = not (asked or own)
+        self.dic = merge_config_dicts(recipe, method_base(asked or own or DEFAULT_METHOD))
+        if 'unlabeled' in self.kinds and not self.uses_unlabeled:
+            if asked:
                 raise InputError(f'--method {asked} needs unlabeled images: add --label_ratio, --split_ids or '
                                  'semi.unlabeled in the recipe.')
+            self.by_default = False
+            self.dic = {key: value for key, value in recipe.items() if key != 'players'}
             self.dic['method'] = {'type': 'Supervised'}
-            self.dic.pop('players', None)
-            return
-        own = self.dic.get('method', {}).get('type')
-        chosen = asked or own or DEFAULT_METHOD
-        self.by_default = not (asked or own)
-        self.dic = merge_config_dicts(self.dic, method_base(chosen))
+        if not self.opens_masks:
+            self._leave_masks()
+
+    def _leave_masks(self):
+        """What a method that opens no mask does without, and what it cannot use."""
+        method, semi = self.dic['method']['type'], self.dic['semi']
+        if 'image_level' in self.kinds and not semi.get('tags'):
+            raise InputError(f'{method} needs image-level labels: set semi.tags to "masks", to a list "image class '
+                             'class …" or to a folder of XML files.')
+        if self.uses_unlabeled or semi.get('extra_labeled'):
+            raise InputError(f'{method} has no labeled images: leave label_ratio, split, unlabeled and extra_labeled '
+                             'out.')
+        self.dic.setdefault('loss', {'types': [], 'coef': []})
 
     def _check_numbers(self):
         semi = self.dic['semi']

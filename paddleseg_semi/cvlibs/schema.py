@@ -14,7 +14,7 @@ _TOP = ('batch_size', 'iters', 'train_dataset', 'val_dataset', 'test_dataset', '
         'semi', 'method', 'players')
 _SECTIONS = ('train_dataset', 'val_dataset', 'optimizer', 'lr_scheduler', 'loss', 'model', 'test_config', 'semi',
              'method', 'players')
-_SEMI = ('label_ratio', 'split', 'unlabeled', 'extra_labeled', 'lr_batch')
+_SEMI = ('label_ratio', 'split', 'unlabeled', 'extra_labeled', 'tags', 'boundary', 'lr_batch')
 _UNLABELED = ('files', 'batch_size', 'weak', 'strong', 'views')
 _PLAYER = ('optimizer', 'lr_scheduler')
 _TEST = ('aug_eval', 'scales', 'flip_horizontal', 'flip_vertical', 'is_slide', 'stride', 'crop_size', 'auc_roc',

@@ -43,7 +43,7 @@ def list_files(section):
 
 
 def check_list_file(path, root, separator=' ', need_label=True):
-    """Checks the form of a PaddleSeg list file: 'image label' per line, no blank line.
+    """Checks the form of a PaddleSeg list file: 'image label' or 'image' per line, no blank line.
 
     Args:
         path (str): the list.
@@ -57,9 +57,9 @@ def check_list_file(path, root, separator=' ', need_label=True):
     number = 0
     for number, line in lists.lines(path, keep_blank=True):
         columns = line.split(separator)
-        if need_label and not line:
+        if not line:
             raise InputError(f'{path}:{number}: a blank line, which PaddleSeg does not take. Remove it.')
-        if need_label and (len(columns) != 2 or not all(columns)):
+        if len(columns) > 2 or len(columns) < 1 + need_label or not all(columns):
             other = next((mark for mark in '\t, ' if mark != separator and len(line.split(mark)) == 2), None)
             remedy = 'Write one image and one mask.' if other is None else f'Set separator: {other!r} in the recipe.'
             raise InputError(f'{path}:{number}: "{line}" has {len(columns)} columns separated by {separator!r}, '
@@ -71,7 +71,7 @@ def check_list_file(path, root, separator=' ', need_label=True):
         raise InputError(f'{path}: the list is empty. Write one "image{separator}label" per line.')
 
 
-def quick(base, split=None, val=None, train_list=None, val_list=None, batch_size=None):
+def quick(base, split=None, val=None, train_list=None, val_list=None, batch_size=None, name='labeled'):
     """Checks that take seconds, for a million images too: lists, overlaps, existence of all files, contents of a few.
 
     Args:
@@ -80,11 +80,12 @@ def quick(base, split=None, val=None, train_list=None, val_list=None, batch_size
         val (paddle.io.Dataset, optional): the PaddleSeg validation set.
         train_list, val_list (str, optional): their list files, to name lines (see `list_files`).
         batch_size (int, optional): labeled images per step.
+        name (str): what `base` is: 'labeled'; 'tagged' (no mask is opened); 'boundary'.
 
     Raises:
         InputError: the first problem found.
     """
-    parts = _parts(base, split, val, train_list, val_list)
+    parts = _parts(base, split, val, train_list, val_list, name)
     if batch_size and len(parts[0].images) < batch_size:
         raise InputError(f'{len(parts[0].images)} labeled images are fewer than a batch of {batch_size}. '
                          'Raise label_ratio or lower batch_size.')
@@ -111,7 +112,7 @@ class Report:
         images (dict[str, int]): part ('labeled', 'unlabeled', 'val') → number of images.
         sizes (dict[str, str]): part → 'WxH' or 'WxH to WxH'.
         pixels (dict[str, np.ndarray]): part → [C] int64, pixels of every class ('labeled' and 'val').
-        presence (dict[str, np.ndarray]): part → [C] int64, images that hold the class.
+        presence (dict[str, np.ndarray]): part → [C] int64, images that hold the class; 'tagged': that have its tag.
     """
     problems: list = field(default_factory=list)
     warnings: list = field(default_factory=list)
@@ -121,7 +122,7 @@ class Report:
     presence: dict = field(default_factory=dict)
 
 
-def full(base, split=None, val=None, train_list=None, val_list=None):
+def full(base, split=None, val=None, train_list=None, val_list=None, name='labeled'):
     """All checks on all files. Masks of the unlabeled part are not opened.
 
     Args: as `quick`.
@@ -130,7 +131,7 @@ def full(base, split=None, val=None, train_list=None, val_list=None):
         Report: what was found.
     """
     report = Report()
-    parts = _parts(base, split, val, train_list, val_list)
+    parts = _parts(base, split, val, train_list, val_list, name)
     for problem in _list_problems(parts, every=True):
         (report.problems if problem.fatal else report.warnings).append(problem.text)
     for part in parts:
@@ -148,7 +149,7 @@ def full(base, split=None, val=None, train_list=None, val_list=None):
         report.sizes[part.name] = ' to '.join(f'{w}x{h}' for w, h in ends[:1] + ends[1:][-1:])
         if part.labels:
             report.pixels[part.name], report.presence[part.name] = pixels, presence
-    absent = np.flatnonzero(report.pixels['labeled'] == 0).tolist()
+    absent = np.flatnonzero(report.pixels.get('labeled', np.ones(0)) == 0).tolist()
     if absent:
         report.warnings.append(f'No labeled image holds class {", ".join(map(str, absent))}: it cannot be learned. '
                                'Draw another split (tools/split_dataset.py --stratified), or check num_classes.')
@@ -164,7 +165,7 @@ def class_presence(base):
     Raises:
         InputError: the first image or mask that cannot be used.
     """
-    parts = _parts(base, None, None, None, None)
+    parts = _parts(base)
     for problem in _list_problems(parts):
         raise InputError(problem.text)
     rows = []
@@ -190,7 +191,7 @@ class _Look:
 
 @dataclass
 class _Part:
-    """Images that are used in one way: 'labeled', 'unlabeled' (labels is None: masks stay untouched) or 'val'."""
+    """Images of one use: 'labeled', 'boundary' or 'val'; 'unlabeled' or 'tagged', without labels: masks stay untouched."""
     name: str
     base: Dataset
     images: list
@@ -224,10 +225,10 @@ class _Part:
         return [], _Look(size, np.bincount(known[known >= 0], minlength=self.base.num_classes))
 
 
-def _parts(base, split, val, train_list, val_list):
-    """The labeled part first."""
+def _parts(base, split=None, val=None, train_list=None, val_list=None, name='labeled'):
+    """That of `base` first."""
     positions = range(len(base.file_list)) if split is None else split.labeled
-    parts = [_listed('labeled', base, positions, train_list)]
+    parts = [_listed(name, base, positions, train_list)]
     if split is not None:
         parts.append(_Part('unlabeled', base, split.unlabeled))
     if val is not None:
@@ -236,8 +237,9 @@ def _parts(base, split, val, train_list, val_list):
 
 
 def _listed(name, base, positions, list_file):
-    pairs = [base.file_list[i] for i in positions]
-    return _Part(name, base, [pair[0] for pair in pairs], [pair[1] for pair in pairs], positions, list_file)
+    items = [base.file_list[i] for i in positions]
+    labels = None if name == 'tagged' else [item[1] for item in items]
+    return _Part(name, base, [item[0] for item in items], labels, positions, list_file)
 
 
 def _list_problems(parts, every=False):
@@ -272,8 +274,8 @@ def _overlaps(parts):
         if both:
             k = position[next(lists.identities(both))]
             supervised = part is val and len(others) == 1  # a toy set may well be validated on what it was trained on
-            yield _Problem(f'{labeled.where(k)}{both[0]} is labeled and in the {part.name} part as well ({len(both)} '
-                           'such images). Remove it from one of the two.', fatal=not supervised)
+            yield _Problem(f'{labeled.where(k)}{both[0]} is {labeled.name} and in the {part.name} part as well '
+                           f'({len(both)} such images). Remove it from one of the two.', fatal=not supervised)
         if leaked:
             yield _Problem(f'{leaked} unlabeled images are validation images as well, which flatters the score.',
                            fatal=False)
@@ -301,7 +303,7 @@ def _image_size(path):
 
 def _decodes_itself(base):
     """Whether a data set changes its masks while reading (ADE20K subtracts 1): then its own reading is looked at."""
-    return type(base).__getitem__ is not Dataset.__getitem__ and hasattr(base, 'transforms')
+    return hasattr(base, 'transforms') and type(base).__getitem__ is not Dataset.__getitem__
 
 
 def _own_decoding(base, position):

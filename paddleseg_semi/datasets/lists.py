@@ -44,7 +44,7 @@ def image_of(line):
     match = _IMAGE_AND_LABEL.match(line)
     if match:
         return match[1]
-    return line if line.lower().endswith(IMAGE_SUFFIXES) else line.split()[0]
+    return line if line.lower().endswith(IMAGE_SUFFIXES) else re.split('[ ,]', line, maxsplit=1)[0]
 
 
 def relative(path, root):

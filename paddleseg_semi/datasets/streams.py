@@ -17,6 +17,7 @@ from paddle.base.multiprocess_utils import _cleanup_mmap
 from PIL import Image
 
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.transforms.boundary import boundary_maps
 
 # With num_workers=0 Paddle still reads in a thread per loader, and PaddleSeg's transforms draw from the process-wide
 # generators: one sample at a time, or two streams would mix up their dice.
@@ -168,17 +169,12 @@ class UnlabeledStream(_Stream):
         return self.files[index]
 
     def _read(self, index, seed):
-        img = cv2.imread(self.files[index], cv2.IMREAD_GRAYSCALE if self.channels == 1 else cv2.IMREAD_COLOR)
-        if img is None:
-            raise InputError(f'{self.files[index]}: cannot be read as an image. '
-                             'Is it missing, truncated or of another format?')
-        if self.channels == 3:
-            img = cv2.cvtColor(img, cv2.COLOR_BGR2RGB)
+        img = _read_image(self.files[index], self.channels)
         # PaddleSeg's transforms fill the masks they pad with ignore_index: an empty mask shows where that happened.
-        data = {'img': img.astype('float32'), 'label': np.zeros(img.shape[:2], 'uint8'),
+        data = {'img': img, 'label': np.zeros(img.shape[:2], 'uint8'),
                 'trans_info': [], 'gt_fields': ['label']}
         if self.masks:
-            data['truth'] = self._mask(index, img.shape[:2])
+            data['truth'] = _read_mask(self.masks[self.files[index]], img, 'Repair it, or leave --oracle out.')
             data['gt_fields'].append('truth')
         with seeded(seed):
             data = _apply(self.shared, data)
@@ -191,13 +187,55 @@ class UnlabeledStream(_Stream):
                 sample['strong' if view == 0 else f'strong_{view + 1}'] = _channels_first(strong['img'])
         return sample
 
-    def _mask(self, index, size):
-        path = self.masks[self.files[index]]
-        mask = np.asarray(Image.open(path))
-        if mask.shape != size:
-            raise InputError(f'{path}: is {list(mask.shape)}, but its image {list(size)} (height, width). '
-                             'Repair it, or leave --oracle out.')
-        return mask
+
+class ImageLevelStream(_Stream):
+    """Images with tags: which classes they show.
+
+    Sample: img [3, H, W] float32; tags [C-1] float32 of 0 and 1 (column c - 1 is class c); if there are label maps,
+    boundary [C, H, W] float32, 0..1, where their classes end.
+
+    Args:
+        files (Sequence[str]): N image paths.
+        tags (np.ndarray): [N, C-1] float32.
+        transforms (list): what images pass, with their maps of boundaries; see `transforms/boundary.py`.
+        channels (int): 1 or 3.
+        boundary (Sequence[str], optional): N label maps (PNG), 255 where unknown.
+    """
+
+    def __init__(self, files, tags, transforms, channels=3, boundary=None):
+        super().__init__()
+        self.files, self.tags, self.transforms, self.channels = files, tags, transforms, channels
+        self.boundary = boundary
+
+    def __len__(self):
+        return len(self.files)
+
+    def path(self, index):
+        return self.files[index]
+
+    def _read(self, index, seed):
+        data = {'img': _read_image(self.files[index], self.channels), 'trans_info': [], 'gt_fields': []}
+        if self.boundary:
+            label = _read_mask(self.boundary[index], data['img'], 'Make it again.')
+            data.update(boundary=boundary_maps(label, self.tags.shape[1] + 1), gt_fields=['boundary'])
+        with seeded(seed):
+            data = _apply(self.transforms, data)
+        return {**{key: _channels_first(data[key]) for key in ('img', *data['gt_fields'])}, 'tags': self.tags[index]}
+
+
+def _read_image(path, channels):
+    """[H, W, 3] float32 RGB, or [H, W] gray, 0..255."""
+    img = cv2.imread(path, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
+    if img is None:
+        raise InputError(f'{path}: cannot be read as an image. Is it missing, truncated or of another format?')
+    return (img if channels == 1 else cv2.cvtColor(img, cv2.COLOR_BGR2RGB)).astype('float32')
+
+
+def _read_mask(path, img, remedy):
+    mask, size = np.asarray(Image.open(path)), img.shape[:2]
+    if mask.shape != size:
+        raise InputError(f'{path}: is {list(mask.shape)}, but its image {list(size)} (height, width). {remedy}')
+    return mask
 
 
 def split_at_normalize(transforms):

@@ -120,8 +120,10 @@ def test_yaml_and_its_bases(path):
 @pytest.mark.parametrize('path', RECIPES, ids=relative)
 def test_recipes_pass_the_locked_config(path, ratio):
     from paddleseg_semi.cvlibs import SemiConfig
+    if yaml.safe_load(path.read_text()).get('semi', {}).get('tags'):
+        ratio = None  # such a recipe has no labeled images
     config = SemiConfig(str(path), label_ratio=ratio)
-    assert (config.dic['method']['type'] == 'Supervised') != config.uses_unlabeled
+    assert ('unlabeled' in config.kinds) == config.uses_unlabeled
 
 
 @pytest.mark.parametrize('path', PIPELINES, ids=relative)
