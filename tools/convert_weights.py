@@ -1,5 +1,6 @@
-"""Turns weights published for PyTorch into a Paddle file. Needs no PyTorch; executes nothing the file says."""
+"""Turns weights published for PyTorch or MXNet into a Paddle file. Needs neither; executes nothing the file says."""
 
+import importlib
 import os
 import re
 from collections.abc import Callable
@@ -23,12 +24,14 @@ class Architecture(NamedTuple):
             a backbone.
         build (Callable): number of classes (None for a backbone) -> nn.Layer.
         hint (str): what the user has to know to use the weights.
+        reader (str): the module of `paddleseg_semi.models` that reads the file.
     """
 
     rules: list
     classifier: str
     build: Callable
     hint: str
+    reader: str = 'torch_file'
 
 
 def _deeplabv2(num_classes):
@@ -47,6 +50,30 @@ def _deepstem(depth):
                              f'ResNet{depth}_deepstem.')
 
 
+def _resnet38d(_):
+    from paddleseg_semi.models.resnet38d import ResNet38d
+    return ResNet38d()
+
+
+def _sbnet(num_classes):
+    from paddleseg_semi.models.sbnet import SBNet
+    return SBNet(num_classes, _resnet38d(None))
+
+
+def _seam(num_classes):
+    net = _sbnet(num_classes)
+    del net.boundary
+    return net
+
+
+_SBNET = [(r'^fc8\.', 'seam.classifier.'), (r'^f8_3\.', 'seam.reduce.0.'), (r'^f8_4\.', 'seam.reduce.1.'),
+          (r'^f9\.', 'seam.embed.'), (r'^fuse_canny_edge\.', 'boundary.fuse.'),
+          *((rf'^edge_layer\.conv{name}\.', f'boundary.reduce.{i}.0.') for i, name in enumerate('1356')),
+          *((rf'^edge_layer\.conv8_{name}\.', f'boundary.reduce.{i}.2.') for i, name in enumerate('1356')),
+          (r'^edge_layer\.rcab\.body\.3\.conv_du\.', 'boundary.attend.squeeze.'),
+          (r'^edge_layer\.rcab\.', 'boundary.attend.'), (r'^edge_layer\.', 'boundary.'),
+          (r'^(?!seam\.|boundary\.)', 'backbone.')]
+
 ARCHITECTURES = {
     'deeplabv2_resnet101_caffe': Architecture(
         rules=[(r'^layer5\.conv2d_list\.', 'head.branches.'), (r'^(?!head\.)', 'backbone.')],
@@ -54,21 +81,35 @@ ARCHITECTURES = {
         build=_deeplabv2,
         hint='Use them with DeepLabV2, backbone ResNet101_caffe, and Normalize with mean [0.4811, 0.4575, 0.4079] and '
              'std [0.003922, 0.003922, 0.003922]. Trained AdvSemiSeg weights want dilations [6, 12].'),
+    'resnet38d': Architecture(
+        rules=[(r'^(arg|aux):', ''), (r'_(weight|gamma)$', '.weight'), (r'_beta$', '.bias'),
+               (r'_(?:moving_)?mean$', '._mean'), (r'_(?:moving_)?var$', '._variance'),
+               (r'^res(\d)a_', r'b\1.conv_'), (r'^res(\d)b(\d)_', r'b\1_\2.conv_'),
+               (r'^bn(\d)a_', r'b\1.bn_'), (r'^bn(\d)b(\d)_', r'b\1_\2.bn_')],
+        classifier=None, build=_resnet38d, reader='mxnet_file',
+        hint='Use them as model.backbone.pretrained of recipes whose backbone is ResNet38d.'),
+    'sbnet_resnet38d': Architecture(
+        rules=_SBNET, classifier='seam.classifier.weight', build=_sbnet,
+        hint='Use them with SBNet, backbone ResNet38d, and Normalize with the mean and deviation of ImageNet.'),
+    'seam_resnet38d': Architecture(
+        rules=_SBNET, classifier='seam.classifier.weight', build=_seam,
+        hint='Use them as model.pretrained of SBNet, backbone ResNet38d, which has a boundary branch besides, and '
+             'Normalize with the mean and deviation of ImageNet.'),
     'resnet50_deepstem': _deepstem(50),
     'resnet101_deepstem': _deepstem(101),
 }
 
 parser = Parser(__doc__)
 parser.add_argument('--arch', required=True, choices=sorted(ARCHITECTURES), help='the network')
-parser.add_argument('--model_path', required=True, help='the .pth file')
+parser.add_argument('--model_path', required=True, help='the .pth or .params file')
 parser.add_argument('--save_path', required=True, help='the .pdparams file to write')
 
 
 def rename(state, rules):
-    """Gives PyTorch weights their Paddle names.
+    """Gives foreign weights their Paddle names.
 
     Args:
-        state (dict[str, Any]): by PyTorch's names.
+        state (dict[str, Any]): by their own names.
         rules (list[tuple[str, str]]): see :class:`Architecture`.
 
     Returns:
@@ -88,11 +129,11 @@ def main(args):
     import paddle
 
     from paddleseg_semi.errors import InputError
-    from paddleseg_semi.models import torch_file
     from paddleseg_semi.models.weights import assign
 
     arch = ARCHITECTURES[args.arch]
-    state = rename(torch_file.read(args.model_path), arch.rules)
+    reader = importlib.import_module(f'paddleseg_semi.models.{arch.reader}')
+    state = rename(reader.read(args.model_path), arch.rules)
     if arch.classifier and arch.classifier not in state:
         raise InputError(f'{args.model_path}: has no classifier ({arch.classifier} in our names), so it is not of '
                          f'{args.arch}.')

@@ -5,8 +5,10 @@ from paddleseg_semi.models import (  # noqa: F401
     deeplabv2,
     deeplabv3p_semi,
     discriminator,
+    resnet38d,
     resnet_caffe,
     resnet_deepstem,
     resnet_plain,
+    sbnet,
     vgg16,
 )

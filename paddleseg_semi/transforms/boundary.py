@@ -1,7 +1,7 @@
 """Maps of class boundaries, and the geometry of SBNet, which carries them along with their image.
 
-In a sample they lie under `boundary`, [H, W, C] float32, 0..1, and are one of its `gt_fields`, so PaddleSeg's flips move
-them too. Its crops and resizing do not suit them.
+In a sample they lie under `boundary`, [H, W, C] float32, 0..1, and are one of its `gt_fields`, so flips of PaddleSeg
+move them too. Its crops and resizing do not suit them.
 """
 
 import random
