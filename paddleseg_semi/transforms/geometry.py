@@ -1,5 +1,6 @@
 """Resizing, padding and cropping as the semi-supervised papers do it."""
 
+import math
 import random
 
 import cv2
@@ -122,3 +123,45 @@ class CenterCrop:
         for key in ('img', *data.get('gt_fields', [])):
             data[key] = data[key][top:top + height, left:left + width]
         return data
+
+
+@manager.TRANSFORMS.add_component
+class RandomResizedCrop:
+    """Cuts out a part of random size and shape and resizes it, bilinear with anti-aliasing; masks by nearest neighbor.
+
+    The usual augmentation of ImageNet classifiers.
+
+    Args:
+        crop_size (list[int]): width and height of the result in pixels.
+        area (list[float], optional): range of the part's share of the image. Default: (0.08, 1).
+        aspect (list[float], optional): range of its width / height, drawn on a logarithmic scale. Default: (3/4, 4/3).
+    """
+
+    def __init__(self, crop_size, area=(0.08, 1.), aspect=(3 / 4, 4 / 3)):
+        if len(crop_size) != 2:
+            raise ValueError(f'crop_size must be width and height, not {crop_size}.')
+        if not 0 < area[0] <= area[1] <= 1 or not 0 < aspect[0] <= aspect[1]:
+            raise ValueError(f'area must be a range in 0..1 and aspect one above 0, not {area} and {aspect}.')
+        self.crop_size, self.area, self.aspect = crop_size, area, aspect
+
+    def __call__(self, data):
+        rows, columns = self._draw(*data['img'].shape[:2])
+        size = self.crop_size[::-1]
+        data['img'] = _resize(np.rint(data['img'][rows, columns]), size, Image.BILINEAR).astype('float32')
+        for key in data.get('gt_fields', []):
+            data[key] = _resize(data[key][rows, columns], size, Image.NEAREST)
+        return data
+
+    def _draw(self, height, width, attempts=10):
+        """tuple[slice, slice]: rows and columns; after ten parts that do not fit, the largest one in the middle."""
+        for _ in range(attempts):
+            area = height * width * random.uniform(*self.area)
+            aspect = math.exp(random.uniform(*map(math.log, self.aspect)))
+            h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+            if 0 < h <= height and 0 < w <= width:
+                top, left = random.randint(0, height - h), random.randint(0, width - w)
+                return slice(top, top + h), slice(left, left + w)
+        h = min(height, max(1, round(width / self.aspect[0])))
+        w = min(width, max(1, round(height * self.aspect[1])))
+        top, left = (height - h) // 2, (width - w) // 2
+        return slice(top, top + h), slice(left, left + w)
