@@ -84,8 +84,7 @@ class Journal:
     def diagnosed(self, pseudo, classes, oracle):
         """Takes what a `Probe` saw."""
         self.say(f'[PSEUDO] #Crops: {pseudo["crops"]:.0f}' + _named(pseudo, ('kept', 'conf', 'gap')))
-        with np.printoptions(suppress=True):
-            self.say(f'[PSEUDO] Class share: \n{np.round(classes, 4)}')
+        self.say('[PSEUDO] Class share: [' + ' '.join(f'{value:.4f}' for value in classes) + ']')
         self._scalars({f'Pseudo/{name}': pseudo[name] for name in ('kept', 'conf', 'gap') if name in pseudo})
         self._scalars({f'Pseudo/share_{number}': value for number, value in enumerate(classes)})
         if oracle:
