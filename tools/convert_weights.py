@@ -40,14 +40,13 @@ def _deeplabv2(num_classes):
     return DeepLabV2(num_classes, ResNet101_caffe())
 
 
-def _deepstem(depth):
+def _backbone(module, name, also=''):
+    """A backbone whose layers have the names of PyTorch's."""
     def build(_):
-        from paddleseg_semi.models import resnet_deepstem
-        return getattr(resnet_deepstem, f'ResNet{depth}_deepstem')()
+        return getattr(importlib.import_module(f'paddleseg_semi.models.{module}'), name)()
 
     return Architecture(rules=[], classifier=None, build=build,
-                        hint='Use them as model.backbone.pretrained of recipes whose backbone is '
-                             f'ResNet{depth}_deepstem.')
+                        hint=f'Use them as model.backbone.pretrained of recipes whose backbone is {name}{also}.')
 
 
 def _resnet38d(_):
@@ -64,6 +63,11 @@ def _seam(num_classes):
     net = _sbnet(num_classes)
     del net.boundary
     return net
+
+
+def _affinitynet(_):
+    from paddleseg_semi.models.affinity import AffinityNet
+    return AffinityNet(_resnet38d(None))
 
 
 _SBNET = [(r'^fc8\.', 'seam.classifier.'), (r'^f8_3\.', 'seam.reduce.0.'), (r'^f8_4\.', 'seam.reduce.1.'),
@@ -95,8 +99,18 @@ ARCHITECTURES = {
         rules=_SBNET, classifier='seam.classifier.weight', build=_seam,
         hint='Use them as model.pretrained of SBNet, backbone ResNet38d, which has a boundary branch besides, and '
              'Normalize with the mean and deviation of ImageNet.'),
-    'resnet50_deepstem': _deepstem(50),
-    'resnet101_deepstem': _deepstem(101),
+    'affinitynet_resnet38d': Architecture(
+        rules=[*((rf'^f8_{i + 3}\.', f'reduce.{i}.') for i in range(3)), (r'^f9\.', 'embed.'),
+               (r'^(?!reduce\.|embed\.)', 'backbone.')],
+        classifier=None, build=_affinitynet,
+        hint='Use them with AffinityNet, backbone ResNet38d, and Normalize with the mean and deviation of ImageNet.'),
+    'resnet50_deepstem': _backbone('resnet_deepstem', 'ResNet50_deepstem'),
+    'resnet101_deepstem': _backbone('resnet_deepstem', 'ResNet101_deepstem'),
+    'resnet18': _backbone('resnet_plain', 'ResNet18_plain'),
+    'resnet50': _backbone('resnet_plain', 'ResNet50_plain'),
+    'resnet101': _backbone('resnet_plain', 'ResNet101_plain'),
+    'wide_resnet50_2': _backbone('resnet_plain', 'WideResNet50_plain'),
+    'vgg16': _backbone('vgg16', 'VGG16', ' or VGG16_LargeFOV'),
 }
 
 parser = Parser(__doc__)

@@ -147,17 +147,27 @@ def test_convert_and_load(tool, tmp_path, capsys):
     np.testing.assert_array_equal(net(x)[0], source(x)[0])
 
 
-@pytest.mark.parametrize('depth', [50, 101])
-def test_convert_a_backbone(tool, tmp_path, capsys, depth):
-    def shallow(_=None):
-        return DeepStemResNet((1, 1, 1, 1), multi_grid=(2,))
+@pytest.mark.parametrize('arch, says', [
+    ('resnet50_deepstem', 'ResNet50_deepstem'), ('resnet101_deepstem', 'ResNet101_deepstem'),
+    ('resnet18', 'ResNet18_plain'), ('resnet50', 'ResNet50_plain'), ('resnet101', 'ResNet101_plain'),
+    ('wide_resnet50_2', 'WideResNet50_plain'), ('vgg16', 'VGG16 or VGG16_LargeFOV')])
+def test_names_the_backbone(arch, says):
+    entry = convert_weights.ARCHITECTURES[arch]
+    with paddle.LazyGuard():  # no numbers are drawn
+        assert entry.build(None).feat_channels[-1] in (512, 2048)
+    assert entry.hint.endswith(f'is {says}.')
+
+
+def test_convert_a_backbone(tool, tmp_path, capsys):
+    def shallow(_=None, pretrained=None):
+        return DeepStemResNet((1, 1, 1, 1), multi_grid=(2,), pretrained=pretrained)
 
     source, path = shallow(), str(tmp_path / 'backbone.pdparams')
     state = {**published(source), 'fc.weight': np.zeros([1000, 2048], 'float32')}
-    tool(state, path, shallow, f'resnet{depth}_deepstem')
+    tool(state, path, shallow, 'resnet50_deepstem')
     out = capsys.readouterr().out
-    assert 'classes' not in out and '1 not used, the first is fc.weight' in out and f'ResNet{depth}_deepstem' in out
-    net = DeepStemResNet((1, 1, 1, 1), multi_grid=(2,), pretrained=path)
+    assert 'classes' not in out and '1 not used, the first is fc.weight' in out and 'ResNet50_deepstem' in out
+    net = shallow(pretrained=path)
     assert all(np.array_equal(value, source.state_dict()[name]) for name, value in net.state_dict().items())
 
 
