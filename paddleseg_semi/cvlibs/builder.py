@@ -13,7 +13,7 @@ from paddleseg.utils import logger
 from paddleseg_semi.core.probe import Probe
 from paddleseg_semi.core.trainer import Player
 from paddleseg_semi.cvlibs.manager import METHODS
-from paddleseg_semi.datasets import checks
+from paddleseg_semi.datasets import checks, lists
 from paddleseg_semi.datasets.extra import ExtraLabeled, Joined
 from paddleseg_semi.datasets.split import Split
 from paddleseg_semi.datasets.streams import (
@@ -129,7 +129,9 @@ class SemiBuilder(SegBuilder):
         """Method: the networks and the algorithm."""
         base = self.train_dataset
         cfg = dict(self.config.dic['method'])
-        task = Task(self.new_model, self.loss, base.num_classes, base.ignore_index)
+        finish = split_at_normalize(base.transforms.transforms)[1][:1]
+        looks = {key: tuple(getattr(op, key)) for op in finish for key in ('mean', 'std')}
+        task = Task(self.new_model, self.loss, base.num_classes, base.ignore_index, **looks)
         method_class = METHODS[cfg.pop('type')]
         return self.build_component_impl(method_class, task, **{
             key: self.build_component(value) if self.is_meta_type(value) else value for key, value in cfg.items()})
@@ -170,11 +172,15 @@ class SemiBuilder(SegBuilder):
             raise InputError(' '.join(str(error).split())) from error
 
     def stream_sizes(self, method, split, repeats=1):
-        """dict[str, tuple]: stream → (dataset, batch size); an epoch shows a labeled image `repeats` times."""
+        """dict[str, tuple]: stream → (dataset, batch size); an epoch shows a labeled image `repeats` times, and one of
+        `semi.extra_labeled` once, unless it is labeled."""
         unlabeled = self.config.semi_cfg.get('unlabeled') or {}
         base = Joined([self.train_dataset, *self.extra_labeled])
         total = len(self.train_dataset.file_list)
-        positions, extra = list(range(total) if split is None else split.labeled), list(range(total, len(base)))
+        positions = list(range(total) if split is None else split.labeled)
+        names = list(lists.identities(item[0] for item in base.file_list))
+        labeled = {names[i] for i in positions}
+        extra = [i for i in range(total, len(base)) if names[i] not in labeled]
         repeats = max(repeats, math.ceil(len(extra) / len(positions)))  # about as many of either kind in a batch
         makers = {'labeled': lambda: (LabeledStream(base, positions * repeats + extra), self.config.batch_size),
                   'unlabeled': lambda: (self._unlabeled(split, unlabeled),

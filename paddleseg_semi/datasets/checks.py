@@ -191,7 +191,7 @@ class _Look:
 
 @dataclass
 class _Part:
-    """Images of one use: 'labeled', 'boundary' or 'val'; 'unlabeled' or 'tagged', without labels: masks stay untouched."""
+    """Images of one use: 'labeled', 'boundary', 'val'; without labels (masks stay untouched) 'unlabeled', 'tagged'."""
     name: str
     base: Dataset
     images: list

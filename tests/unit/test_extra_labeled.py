@@ -35,12 +35,17 @@ def pseudo_list(photos, images):
 
 
 def test_labeled_images_are_repeated_as_often_as_there_are_more_of_the_others(photos):
-    stream, split = labeled_stream(builder(photos, pseudo_list(photos, ['a/one', 'a/two', 'three'])))
+    stream, split = labeled_stream(builder(photos, pseudo_list(photos, ['a/one', 'a/two', 'four'])))
     assert len(split.labeled) == 2
     assert stream.positions == split.labeled * 2 + [5, 6, 7]
     assert stream.path(4) == str(photos / 'images/a/one.png')
     np.testing.assert_array_equal(stream[5, 0]['label'], Dataset('train', str(photos), [], 4, train_path=str(
         photos / 'val.txt'))[1]['label'])
+
+
+def test_a_true_mask_rules_out_the_other_one(photos):
+    stream, split = labeled_stream(builder(photos, pseudo_list(photos, ['a/one', 'a/two', 'three', 'four', 'five'])))
+    assert stream.positions == split.labeled * 2 + [5 + i for i in range(5) if i not in split.labeled]
 
 
 def test_only_pseudo_labeled_images_pass_the_strong_transforms(photos):
