@@ -1,6 +1,7 @@
 """Networks. Importing fills PaddleSeg's registries."""
 
 from paddleseg_semi.models import (  # noqa: F401
+    affinity,
     camnet,
     deeplabv2,
     deeplabv3p_semi,
