@@ -8,6 +8,7 @@ from paddleseg_semi.methods import (  # noqa: F401
     fixmatch,
     imas,
     mean_teacher,
+    sbnet,
     supervised,
     u2pl,
     unimatch,

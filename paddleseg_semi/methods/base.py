@@ -20,12 +20,15 @@ class Task(NamedTuple):
         losses (dict): PaddleSeg's {'types': [...], 'coef': [...]}, one per output of the model in train mode.
         num_classes (int): C.
         ignore_index (int): the label that counts nowhere.
+        mean, std (tuple[float]): of the recipe's `Normalize`; images are (RGB / 255 - mean) / std.
     """
 
     new_model: Callable
     losses: dict
     num_classes: int
     ignore_index: int = 255
+    mean: tuple = (0.5, 0.5, 0.5)
+    std: tuple = (0.5, 0.5, 0.5)
 
 
 class Method(nn.Layer):

@@ -1,0 +1,84 @@
+"""SBNet ("Learning Structure-Aware Semantic Segmentation with Image-Level Supervision", IJCNN 2021), over SEAM
+(Wang et al., CVPR 2020)."""
+
+import math
+
+import paddle
+import paddle.nn.functional as F
+
+from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.errors import InputError
+from paddleseg_semi.losses.boundary import smoothness
+from paddleseg_semi.losses.seam import hardest_distance, least_response
+from paddleseg_semi.methods.base import Method
+from paddleseg_semi.models.cam import competing, normalized, resize
+from paddleseg_semi.models.sbnet import canny
+
+
+@METHODS.add_component
+class SBNet(Method):
+    """Class activation maps that follow their image when it shrinks, agree with themselves refined, and are smooth
+    between class boundaries, which a branch learns to find.
+
+    Without boundary maps in the batch this is SEAM: `ct` and `smooth` are 0, and the branch is not trained.
+
+    Args:
+        task (Task): what is to be learned; its model is an `SBNet`.
+        scale (float): of the second view, 0..1.
+        weight_ct (float): of the boundaries.
+        weight_smooth (float): of the smoothness, whose first and second order weigh 10 and 1.
+        gate (float): how fast a boundary frees its pixels from smoothness.
+        pool_share (float): of the pixels that have to respond to no class, 0..1.
+        hard_share (float): of the differences between maps and refined maps that count, the largest, 0..1.
+        reference_quirks (bool): as the published code, look for edges in the normalised image taken for bytes, and call
+            an edge 255 instead of 1.
+    """
+
+    streams = {'tagged': 'image_level'}
+
+    def __init__(self, task, scale=0.3, weight_ct=0.01, weight_smooth=1.0, gate=10.0, pool_share=0.25, hard_share=0.2,
+                 reference_quirks=False):
+        super().__init__(task)
+        if not hasattr(self.model, 'maps'):
+            raise InputError(f'model: {type(self.model).__name__}: the method SBNet trains the model SBNet. Give it a '
+                             'backbone as docs/methods/sbnet.md says.')
+        self.mean, self.std = task.mean, task.std
+        self.scale, self.gate, self.pool_share, self.hard_share = scale, gate, pool_share, hard_share
+        self.weight_ct, self.weight_smooth = weight_ct, weight_smooth
+        self.reference_quirks = reference_quirks
+
+    def step(self, batch, clock):
+        tagged = batch['tagged']
+        img, tags = tagged['img'], tagged['tags']                                           # [N, C-1], 0 or 1
+        label = paddle.concat([paddle.ones_like(tags[:, :1]), tags], axis=1).unsqueeze([2, 3])  # [N, C, 1, 1]
+        small, found = self._shrunk(img), tagged.get('boundary')
+        cam_1, refined_1, edge_1 = self._maps(img, found)                                   # [N, C, H, W]
+        cam_2, refined_2, edge_2 = self._maps(small, found)                                 # [N, C, h, w]
+
+        map_1, rv_1 = (self._shrunk(normalized(maps)) * label for maps in (cam_1, refined_1))
+        map_2, rv_2 = (normalized(maps) * label for maps in (cam_2, refined_2))
+        zero = paddle.zeros([])
+        losses = {'cls': (self._classify(cam_1, refined_1, tags) + self._classify(cam_2, refined_2, tags)) / 2,
+                  'er': (map_1 - map_2)[:, 1:].abs().mean(),
+                  'ecr': hardest_distance(rv_1, competing(map_2), self.hard_share)
+                  + hardest_distance(rv_2, competing(map_1), self.hard_share),
+                  'ct': zero, 'smooth': zero}
+        if found is not None:
+            found_2 = self._shrunk(found)
+            losses['ct'] = self.weight_ct * (F.binary_cross_entropy_with_logits(edge_1, found * label)
+                                             + F.binary_cross_entropy_with_logits(edge_2, found_2 * label)) / 2
+            losses['smooth'] = self.weight_smooth * (smoothness(F.sigmoid(cam_1), found, label, gate=self.gate)
+                                                     + smoothness(F.sigmoid(cam_2), found_2, label, gate=self.gate)) / 2
+        right = (cam_1.mean([2, 3])[:, 1:] > 0) == (tags > 0)
+        return losses, {'tags_right': right.astype('float32').mean()}
+
+    def _shrunk(self, maps):
+        return resize(maps, [math.floor(side * self.scale) for side in maps.shape[2:]])
+
+    def _maps(self, img, boundary):
+        edges = None if boundary is None else canny(img, self.mean, self.std, self.reference_quirks)
+        return self.model.maps(img, edges)
+
+    def _classify(self, cam, refined, tags):
+        said = F.binary_cross_entropy_with_logits(cam.mean([2, 3])[:, 1:], tags)
+        return said + least_response(refined[:, 1:] * tags.unsqueeze([2, 3]), self.pool_share)
