@@ -22,15 +22,17 @@ class PlainResNet(FourStages):
         output_stride (int, optional): 32; or 16 or 8, where the last one or two stages dilate and do not stride. A
             stage's first block keeps the dilation of the stage before. Only with bottlenecks. Default: 32.
         width (int, optional): channels of the 3x3 convolutions of the first stage's bottlenecks. Default: 64.
+        in_channels (int, optional): channels of the image. Default: 3.
         pretrained (str, optional): path or URL of weights. Default: None.
     """
 
-    def __init__(self, layers=(3, 4, 6, 3), bottleneck=True, output_stride=32, width=64, pretrained=None):
+    def __init__(self, layers=(3, 4, 6, 3), bottleneck=True, output_stride=32, width=64, in_channels=3,
+                 pretrained=None):
         strides = {32: (1, 2, 2, 2), 16: (1, 2, 2, 1), 8: (1, 2, 1, 1)}
         if output_stride not in strides or not bottleneck and output_stride != 32:
             raise InputError(f'output_stride: {output_stride}: give 32, 16 or 8; a ResNet without bottlenecks has 32.')
         super().__init__()
-        self.conv1 = nn.Conv2D(3, 64, 7, stride=2, padding=3, bias_attr=False)
+        self.conv1 = nn.Conv2D(in_channels, 64, 7, stride=2, padding=3, bias_attr=False)
         self.bn1 = nn.BatchNorm2D(64)
         self.maxpool = nn.MaxPool2D(3, stride=2, padding=1)
         block = BottleneckBlock if bottleneck else BasicBlock
