@@ -6,11 +6,14 @@ import paddle.nn.functional as F
 import pytest
 from conftest import close, golden, golden_cases, tensor
 from paddle import nn
+from paddleseg.datasets import Dataset
+from PIL import Image
 from procedural import procedural
 
 from paddleseg_semi.core.clock import Clock
 from paddleseg_semi.core.metrics import confusion_matrix, scores
 from paddleseg_semi.core.trainer import Plan, Player, Trainer
+from paddleseg_semi.datasets.tags import read_tags
 from paddleseg_semi.losses.erasing import erase, mining
 from paddleseg_semi.methods.base import Task
 from paddleseg_semi.methods.eader import EADER
@@ -197,6 +200,19 @@ def test_segmentation(case):
         maps[0, number] = found[row]
     for name, wanted in only(case, 'map_t').items():
         assert np.array_equal(score_planes(maps, int(name) / 10).argmax(1).numpy(), wanted)
+
+
+@pytest.mark.parametrize('name, case', golden('eader_targets*.npz'))
+def test_tags(name, case, tmp_path):
+    """Of whole masks, void left out."""
+    masks, num_classes = [case['map'], case['single_map']], len(case['multi_hot']) + 1
+    for k, mask in enumerate(masks):
+        Image.fromarray(mask).save(tmp_path / f'{k}.png')
+        Image.fromarray(mask).save(tmp_path / f'{k}.jpg')
+    (tmp_path / 'train.txt').write_text(''.join(f'{k}.jpg {k}.png\n' for k in range(len(masks))))
+    base = Dataset('train', str(tmp_path), [], num_classes, train_path=str(tmp_path / 'train.txt'))
+    assert np.array_equal(read_tags('masks', base), [case['multi_hot'], case['single_multi_hot']])
+    assert np.array_equal(case['multi_hot'], case['multi_hot_only'])
 
 
 def foreground(result):
