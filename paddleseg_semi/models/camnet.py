@@ -17,7 +17,7 @@ class CAMNet(nn.Layer):
     """Says which classes an image shows, and where it looked.
 
     Training uses :meth:`classify`. As a PaddleSeg model it shows the classes it has found itself, where their maps
-    reach `threshold`; with known tags take :meth:`attend` and :func:`score_planes` instead.
+    reach `threshold`; with known tags take :meth:`attend` and :func:`score_planes`, or :meth:`class_maps`, instead.
 
     Args:
         num_classes (int): C, the background included; the classifier has C - 1 outputs.
@@ -87,6 +87,10 @@ class CAMNet(nn.Layer):
         size = paddle.shape(feature)[2:]
         maps = paddle.matmul(weight, feature.flatten(2)).reshape([0, 0, size[0], size[1]])
         return F.relu(maps) if self.attention == 'gcam' else maps
+
+    def class_maps(self, x):
+        """Tensor: the evidence alone, [N, C-1, h, w]; what inference adds up over scales."""
+        return self.classify(x)[1]
 
     def attend(self, x):
         """

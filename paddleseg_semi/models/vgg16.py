@@ -15,12 +15,13 @@ class VGG16(nn.Layer):
     Args:
         large_fov (bool, optional): the trunk of DeepLab-LargeFOV (Chen et al., 2015): pooling over 3x3 pixels, without
             stride after the fourth and fifth stage, the fifth dilated by 2; output stride 8, not 32. Default: False.
+        in_channels (int, optional): channels of the image. Default: 3.
         pretrained (str, optional): path or URL of weights. Default: None.
     """
 
-    def __init__(self, large_fov=False, pretrained=None):
+    def __init__(self, large_fov=False, in_channels=3, pretrained=None):
         super().__init__()
-        layers, channels = [], 3
+        layers, channels = [], in_channels
         for k, stage in enumerate(_STAGES):
             dilation = 2 if large_fov and k == 4 else 1
             for width in stage:
