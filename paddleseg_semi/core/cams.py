@@ -58,13 +58,13 @@ def with_background(classes, maps, alpha):
 
     Args:
         classes (Sequence[int]): K ids above 0, in rising order.
-        maps (np.ndarray): [K, H, W] float32, at most 1; at least one map.
+        maps (np.ndarray): [K, H, W] float32, at most 1.
         alpha (float): above 0.
 
     Returns:
         tuple[list[int], np.ndarray]: K + 1 ids, 0 first, and maps [K + 1, H, W].
     """
-    background = (1 - maps.max(0, keepdims=True)) ** alpha
+    background = (1 - maps.max(0, keepdims=True, initial=0)) ** alpha
     return [0, *classes], np.concatenate([background, maps]).astype('float32')
 
 

@@ -12,10 +12,10 @@ import paddle
 import paddle.nn.functional as F
 from scipy import sparse
 
+from paddleseg_semi.core.cams import with_background
+from paddleseg_semi.datasets.maps import CELL, cell_means
 from paddleseg_semi.models.affinity import affinities, fitting_radius, from_sources, half_disk
 from paddleseg_semi.models.modes import evaluating
-
-CELL = 8  # pixels: side of what is one pixel to the walk
 
 
 def refine(net, img, cams, alpha=6, beta=8, log_steps=6, radius=5):
@@ -52,10 +52,9 @@ def cell_scores(cams, alpha):
     Returns:
         np.ndarray: [K + 1, ceil(H / 8), ceil(W / 8)] float32, the background first.
     """
-    count, height, width = cams.shape
-    scores = np.concatenate([(1 - cams.max(0, initial=0, keepdims=True)) ** alpha, cams])
-    scores = np.pad(scores, [(0, 0), (0, -height % CELL), (0, -width % CELL)])
-    return scores.reshape(count + 1, -(-height // CELL), CELL, -1, CELL).mean((2, 4))
+    height, width = cams.shape[1:]
+    scores = with_background(range(1, len(cams) + 1), cams, alpha)[1]
+    return cell_means(np.pad(scores, [(0, 0), (0, -height % CELL), (0, -width % CELL)]))
 
 
 def enlarged(scores, height, width):

@@ -20,6 +20,7 @@ from paddleseg_semi.datasets.streams import (
     EndlessSampler,
     ImageLevelStream,
     LabeledStream,
+    ScoredStream,
     UnlabeledStream,
     batches,
     split_at_normalize,
@@ -125,6 +126,17 @@ class SemiBuilder(SegBuilder):
         folder = self.config.semi_cfg.get('boundary')
         return label_maps(folder, self.train_dataset) if folder else None
 
+    @cached_property
+    def scores(self):
+        """dict[str, list[str]]: 'low' and 'high', the files of `semi.scores` for the training images."""
+        files = {key: lists.named_like(self.train_dataset, folder, '.npz')
+                 for key, folder in self.config.semi_cfg['scores'].items()}
+        missing = [path for paths in files.values() for path in paths if not os.path.isfile(path)]
+        if missing:
+            raise InputError(f'semi.scores: {missing[0]}: no such file ({len(missing)} missing files). Run the CRF on '
+                             'the maps of all training images.')
+        return files
+
     def method(self):
         """Method: the networks and the algorithm."""
         base = self.train_dataset
@@ -186,7 +198,8 @@ class SemiBuilder(SegBuilder):
                   'unlabeled': lambda: (self._unlabeled(split, unlabeled),
                                         unlabeled.get('batch_size') or self.config.batch_size),
                   'again': lambda: sizes['unlabeled'],  # the very same dataset, see `streams`
-                  'image_level': lambda: (self._image_level(repeats), self.config.batch_size)}
+                  'image_level': lambda: (self._image_level(repeats), self.config.batch_size),
+                  'scored': lambda: (self._scored(repeats), self.config.batch_size)}
         sizes = {}
         for name, kind in method.streams.items():
             stream, batch_size = sizes[name] = makers[kind]()
@@ -242,6 +255,11 @@ class SemiBuilder(SegBuilder):
         boundary = self.boundary and [item[1] for item in self.boundary.file_list] * repeats
         return ImageLevelStream([item[0] for item in base.file_list] * repeats, tags, base.transforms.transforms,
                                 base.transforms.img_channels, boundary)
+
+    def _scored(self, repeats):
+        base = self.train_dataset
+        return ScoredStream([item[0] for item in base.file_list] * repeats, self.scores['low'] * repeats,
+                            self.scores['high'] * repeats, base.transforms.transforms, base.transforms.img_channels)
 
     def streams(self, sizes, start=0, num_workers=0):
         """dict[str, Iterator]: endless batches, beginning with number `start`. Names that share a dataset, as of

@@ -57,7 +57,7 @@ class SemiConfig(Config):
 
     @property
     def semi_cfg(self):
-        """dict: label_ratio, split, unlabeled, extra_labeled, tags, boundary."""
+        """dict: label_ratio, split, unlabeled, extra_labeled, tags, boundary, scores."""
         return self.dic.get('semi', {}).copy()
 
     @property
@@ -129,6 +129,9 @@ class SemiConfig(Config):
         if 'image_level' in self.kinds and not semi.get('tags'):
             raise InputError(f'{method} needs image-level labels: set semi.tags to "masks", to a list "image class '
                              'class …" or to a folder of XML files.')
+        if 'scored' in self.kinds and not (isinstance(semi.get('scores'), dict) and len(semi['scores']) == 2):
+            raise InputError(f'{method} needs the scores of two CRFs: set semi.scores.low and semi.scores.high to '
+                             'their folders.')
         if self.uses_unlabeled or semi.get('extra_labeled'):
             raise InputError(f'{method} has no labeled images: leave label_ratio, split, unlabeled and extra_labeled '
                              'out.')

@@ -14,7 +14,8 @@ _TOP = ('batch_size', 'iters', 'train_dataset', 'val_dataset', 'test_dataset', '
         'semi', 'method', 'players')
 _SECTIONS = ('train_dataset', 'val_dataset', 'optimizer', 'lr_scheduler', 'loss', 'model', 'test_config', 'semi',
              'method', 'players')
-_SEMI = ('label_ratio', 'split', 'unlabeled', 'extra_labeled', 'tags', 'boundary', 'lr_batch')
+_SEMI = ('label_ratio', 'split', 'unlabeled', 'extra_labeled', 'tags', 'boundary', 'scores', 'lr_batch')
+_SCORES = ('low', 'high')
 _UNLABELED = ('files', 'batch_size', 'weak', 'strong', 'views')
 _PLAYER = ('optimizer', 'lr_scheduler')
 _TEST = ('aug_eval', 'scales', 'flip_horizontal', 'flip_vertical', 'is_slide', 'stride', 'crop_size', 'auc_roc',
@@ -55,6 +56,7 @@ def check_keys(dic, path):
         semi = dic.get('semi') or {}
         _known(semi, _SEMI, 'semi')
         _known(semi.get('unlabeled') or {}, _UNLABELED, 'semi.unlabeled')
+        _known(semi.get('scores') or {}, _SCORES, 'semi.scores')
         _known(dic.get('test_config') or {}, _TEST, 'test_config')
         for name, player in (dic.get('players') or {}).items():
             _known(player, _PLAYER, f'players.{name}')

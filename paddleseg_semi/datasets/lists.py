@@ -58,6 +58,12 @@ def root_of(base):
     return getattr(base, 'dataset_root', None) or ''
 
 
+def named_like(base, folder, suffix):
+    """list[str]: the files below `folder` that are named as the images of a data set, `suffix` in place of theirs."""
+    root = root_of(base)
+    return [os.path.join(folder, os.path.splitext(relative(item[0], root))[0] + suffix) for item in base.file_list]
+
+
 def identities(paths):
     """Yields a spelling of each path that is the same for the same file (links of folders resolved)."""
     folders = {}

@@ -6,6 +6,9 @@ import numpy as np
 
 from paddleseg_semi.errors import InputError, RunError
 
+CELL = 8        # pixels: side of the squares in which AffinityNet sees an image
+_NOTHING = 1e-5  # a cell in which no map scores this lies outside the image
+
 
 def write_maps(path, classes, maps):
     """Writes the maps of one image, whole or not at all.
@@ -53,3 +56,31 @@ def read_maps(path):
                          f'{list(maps.shape)}, not rising int64 [K] and float32 [K, h, w]. Remove it and run the stage '
                          'that makes it again.')
     return classes, maps
+
+
+def cell_means(maps):
+    """np.ndarray: [K, H / 8, W / 8], the means of cells of 8x8 pixels of maps [K, H, W]."""
+    count, height, width = maps.shape
+    return maps.reshape(count, height // CELL, CELL, width // CELL, CELL).mean((2, 4))
+
+
+def sure_labels(low, high, classes, unknown=255):
+    """What is certain of the cells of an image, from the scores of a CRF that was given little background and of one
+    that was given much (AffinityNet: Ahn and Kwak, CVPR 2018): a class where even the latter, `low`, sees one, and
+    background where even the former, `high`, sees none.
+
+    Args:
+        low, high (np.ndarray): [K, H, W] float32, 0..1; sides are multiples of 8. `low` of a low exponent of the
+            background's score, `high` of a high one. 0 outside the image.
+        classes (np.ndarray): [K] integers, the first is 0, the background.
+        unknown (int, optional): the label of all other cells. Default: 255.
+
+    Returns:
+        np.ndarray: [H / 8, W / 8], of the type of `classes`.
+    """
+    low, high = cell_means(low), cell_means(high)
+    label = classes[low.argmax(0)]
+    label[label == 0] = unknown
+    label[high.argmax(0) == 0] = 0
+    label[np.maximum(low, high).max(0) < _NOTHING] = unknown
+    return label

@@ -1,4 +1,4 @@
-"""The three kinds of endless input: images with masks, images without, images with tags.
+"""The four kinds of endless input: images with masks, without, with tags, and with scores.
 
 Whatever the number of loader workers or the moment a run was resumed, batch k of rank r holds the same bytes.
 """
@@ -16,6 +16,7 @@ import paddle
 from paddle.base.multiprocess_utils import _cleanup_mmap
 from PIL import Image
 
+from paddleseg_semi.datasets.maps import CELL, read_maps, sure_labels
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.transforms.boundary import boundary_maps
 
@@ -221,6 +222,54 @@ class ImageLevelStream(_Stream):
         with seeded(seed):
             data = _apply(self.transforms, data)
         return {**{key: _channels_first(data[key]) for key in ('img', *data['gt_fields'])}, 'tags': self.tags[index]}
+
+
+class ScoredStream(_Stream):
+    """Images with the scores that two CRFs gave their classes, and what is certain of them.
+
+    Sample: img [3, H, W] float32; label [H / 8, W / 8] int64, of cells: 255 where not certain.
+
+    Args:
+        files (Sequence[str]): N image paths.
+        low, high (Sequence[str]): N files of score maps each, see `datasets/maps.py`: `sure_labels` and `read_maps`.
+        transforms (list): what images pass, with their maps.
+        channels (int): 1 or 3.
+    """
+
+    def __init__(self, files, low, high, transforms, channels=3):
+        super().__init__()
+        self.files, self.low, self.high, self.transforms, self.channels = files, low, high, transforms, channels
+
+    def __len__(self):
+        return len(self.files)
+
+    def path(self, index):
+        return self.files[index]
+
+    def _read(self, index, seed):
+        img, (classes, maps) = _read_image(self.files[index], self.channels), self._maps(index)
+        if maps.shape[1:] != img.shape[:2]:
+            raise InputError(f'{self.low[index]}: maps of {list(maps.shape[1:])} for an image of {list(img.shape[:2])} '
+                             '(height, width). Make them again.')
+        fields = [f'score_{k}' for k in range(len(maps))]  # PaddleSeg's transforms want masks without channels
+        data = {'img': img, **dict(zip(fields, maps)), 'trans_info': [], 'gt_fields': fields}
+        with seeded(seed):
+            data = _apply(self.transforms, data)
+        maps = np.stack([data[field] for field in fields])
+        if maps.shape[1] % CELL or maps.shape[2] % CELL:
+            raise InputError(f'crops are {maps.shape[1:]}: give them sides that are multiples of {CELL}.')
+        maps[maps > 1] = 0  # a transform that pads takes scores for masks, and fills in 255
+        label = sure_labels(*np.split(maps, 2), classes)
+        return {'img': _channels_first(data['img']), 'label': label}
+
+    def _maps(self, index):
+        """Classes [K] and the maps [2 K, H, W] of both CRFs."""
+        (classes, low), (others, high) = read_maps(self.low[index]), read_maps(self.high[index])
+        if low.shape != high.shape or (classes != others).any() or classes[:1] != 0:
+            raise InputError(f'{self.high[index]}: has the classes {others.tolist()}, {self.low[index]} '
+                             f'{classes.tolist()}. Both need the same, background (0) first, and one size: make them '
+                             'again from the same maps.')
+        return classes, np.concatenate([low, high])
 
 
 def _read_image(path, channels):

@@ -76,10 +76,9 @@ def label_maps(folder, base):
     """
     if not os.path.isdir(folder):
         raise InputError(f'semi.boundary: {folder}: no such folder.')
-    root = lists.root_of(base)
-    items = [[item[0], os.path.join(folder, os.path.splitext(lists.relative(item[0], root))[0] + '.png')]
-             for item in base.file_list]
-    return SimpleNamespace(file_list=items, num_classes=base.num_classes, ignore_index=UNKNOWN, dataset_root=root)
+    items = [[item[0], path] for item, path in zip(base.file_list, lists.named_like(base, folder, '.png'))]
+    return SimpleNamespace(file_list=items, num_classes=base.num_classes, ignore_index=UNKNOWN,
+                           dataset_root=lists.root_of(base))
 
 
 class _Reader:

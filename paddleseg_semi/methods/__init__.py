@@ -2,6 +2,7 @@
 
 from paddleseg_semi.methods import (  # noqa: F401
     advsemiseg,
+    affinity,
     cps,
     cutmix_seg,
     eader,

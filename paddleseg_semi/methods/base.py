@@ -40,9 +40,9 @@ class Method(nn.Layer):
         task (Task): what is to be learned.
 
     Attributes:
-        streams (dict[str, str]): name → kind of the streams a batch must hold: 'labeled'; 'unlabeled'; or 'again', the
-            images of the stream `unlabeled` in the same order, cropped and changed anew. Two of kind 'unlabeled' are
-            shuffled independently.
+        streams (dict[str, str]): name → kind of the streams a batch must hold: 'labeled'; 'unlabeled'; 'again', the
+            images of the stream `unlabeled` in the same order, cropped and changed anew; 'image_level'; or 'scored'.
+            Two of kind 'unlabeled' are shuffled independently.
     """
 
     streams = {'labeled': 'labeled', 'unlabeled': 'unlabeled'}

@@ -11,6 +11,7 @@ from paddle import nn
 from procedural import procedural
 
 from paddleseg_semi.core import walk
+from paddleseg_semi.datasets.maps import sure_labels
 from paddleseg_semi.losses.affinity import affinity_losses, pair_sets
 from paddleseg_semi.models.affinity import AffinityNet, affinities, fitting_radius, from_sources, half_disk
 from paddleseg_semi.models.resnet38d import ResNet38d
@@ -67,6 +68,18 @@ def test_pair_sets(case):
         wanted = [case[f'{name}_{kind}'] for kind in ('bg', 'fg', 'neg')]
         for actual, array in zip(sets_of(case[f'{name}_label'][None], len(wanted[0])), wanted):
             assert np.array_equal(actual[0].numpy(), array)
+
+
+@pytest.mark.parametrize('case', cases('lowhigh'))
+def test_sure_labels(case):
+    low, high = (case[name].astype('float32') for name in ('low', 'high'))
+    label = sure_labels(low, high, np.arange(len(low)))
+    assert np.array_equal(label, case['label'])
+    wanted = [case[kind] for kind in ('bg', 'fg', 'neg')]
+    for actual, array in zip(sets_of(label[None], len(wanted[0])), wanted):
+        assert np.array_equal(actual[0].numpy(), array)
+    by_class = sure_labels(low, high, case['keys'])
+    assert np.array_equal(by_class, np.append(case['keys'], 255)[np.where(label == 255, len(low), label)])
 
 
 @pytest.mark.parametrize('case', cases('loss'))
