@@ -84,6 +84,24 @@ def test_read_all_line_formats(tmp_path, base, lines):
     assert split.unlabeled == [image for i, (image, _) in enumerate(base.file_list) if i not in split.labeled]
 
 
+@pytest.mark.parametrize('base, line', [
+    (VOC, '{}'),                                                                                # U2PL, CPS
+    (VOC, 'JPEGImages/{}.jpg SegmentationClass/{}.png'),                                        # UniMatch, ST++
+    (CITY, 'leftImg8bit/train/jena/{}_leftImg8bit.png'),                                        # U2PL
+    (CITY, 'leftImg8bit/train/jena/{}_leftImg8bit.png gtFine/train/jena/{}_gtFine_labelTrainIds.png'),  # UniMatch, ST++
+    (CITY, '/images/train/{}.png\t/segmentation/train/{}_gtFine.png'),                          # CPS
+])
+def test_published_folders(tmp_path, base, line):
+    """Labeled and unlabeled list together are the split that the labeled one makes alone."""
+    names = [os.path.basename(image).rsplit('.', 1)[0].removesuffix('_leftImg8bit') for image, _ in base.file_list]
+    lines = [line.format(name, name) for name in names]
+    labeled = write(tmp_path / 'labeled.txt', lines[1])
+    write(tmp_path / 'unlabeled.txt', *lines[2:], lines[0])
+    folder, alone = Split.read(str(tmp_path), base), Split.read(labeled, base)
+    assert folder.labeled == alone.labeled == [1] and folder.digest == alone.digest
+    assert sorted(folder.unlabeled) == sorted(image for i, (image, _) in enumerate(base.file_list) if i != 1)
+
+
 def test_read_folder_with_images_of_both_kinds(tmp_path):
     base = dataset(['a', 'b', 'c'], root=str(tmp_path))
     os.makedirs(tmp_path / 'extra')
