@@ -6,8 +6,8 @@ from paddleseg.cvlibs import manager
 from paddleseg_semi.models.weights import load_pretrained
 
 
-class FourStages(nn.Layer):
-    """How a ResNet of conv1, bn1, maxpool and layer1 … layer4 computes its features, whatever these are."""
+class Stages(nn.Layer):
+    """How a ResNet of conv1, bn1, maxpool and layer1, layer2, … computes its features, whatever these are."""
 
     def forward(self, x):
         """
@@ -15,18 +15,18 @@ class FourStages(nn.Layer):
             x (Tensor): [N, in_channels, H, W].
 
         Returns:
-            list[Tensor]: features of the four stages, with `feat_channels` channels.
+            list[Tensor]: features of the stages, usually four, with `feat_channels` channels.
         """
         x = self.maxpool(nn.functional.relu(self.bn1(self.conv1(x))))
         features = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
+        for k in range(len(self.feat_channels)):
+            x = getattr(self, f'layer{k + 1}')(x)
             features.append(x)
         return features
 
 
 @manager.BACKBONES.add_component
-class CaffeResNet(FourStages):
+class CaffeResNet(Stages):
     """A bottleneck ResNet that differs from PaddleSeg's ResNet_vd in four places.
 
     One 7x7 stem convolution; a max-pool that rounds sizes up; the stride sits on the first 1x1 convolution of a

@@ -5,12 +5,12 @@ import math
 from paddle import nn
 from paddleseg.cvlibs import manager
 
-from paddleseg_semi.models.resnet_caffe import Bottleneck, FourStages
+from paddleseg_semi.models.resnet_caffe import Bottleneck, Stages
 from paddleseg_semi.models.weights import load_pretrained
 
 
 @manager.BACKBONES.add_component
-class DeepStemResNet(FourStages):
+class DeepStemResNet(Stages):
     """A bottleneck ResNet that differs from PaddleSeg's ResNet_vd in four places.
 
     The stem is twice as wide, up to 128 channels; the max-pool rounds sizes up; shortcuts are plain strided

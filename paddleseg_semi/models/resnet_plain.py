@@ -5,19 +5,19 @@ from paddle.vision.models.resnet import BasicBlock, BottleneckBlock
 from paddleseg.cvlibs import manager
 
 from paddleseg_semi.errors import InputError
-from paddleseg_semi.models.resnet_caffe import FourStages
+from paddleseg_semi.models.resnet_caffe import Stages
 from paddleseg_semi.models.weights import load_pretrained
 
 
 @manager.BACKBONES.add_component
-class PlainResNet(FourStages):
-    """A stem of one 7x7 convolution and four stages of Paddle's blocks.
+class PlainResNet(Stages):
+    """A stem of one 7x7 convolution and stages of Paddle's blocks, four of them unless `layers` says otherwise.
 
     Differs from `paddle.vision.models.ResNet`, whose constructor knows no dilation and whose dilated stages dilate
     their first block only; names and weights are the same.
 
     Args:
-        layers (tuple[int], optional): blocks of the four stages. Default: (3, 4, 6, 3), ResNet-50.
+        layers (tuple[int], optional): blocks of each stage. Default: (3, 4, 6, 3), ResNet-50.
         bottleneck (bool, optional): blocks of three convolutions, not of two. Default: True.
         output_stride (int, optional): 32; or 16 or 8, where the last one or two stages dilate and do not stride. A
             stage's first block keeps the dilation of the stage before. Only with bottlenecks. Default: 32.
