@@ -3,9 +3,11 @@
 import numpy as np
 import paddle
 import pytest
-from conftest import close, golden, tensor
+import yaml
+from conftest import ROOT, close, golden, tensor
 from convert_weights import ARCHITECTURES, rename
 from paddle import nn
+from paddleseg.cvlibs import manager
 from procedural import procedural
 
 from paddleseg_semi.models.cam import competing, normalized, pixel_correlation
@@ -137,3 +139,20 @@ def test_what_is_trained(case, network):
     assert trained == set(rename(dict.fromkeys(case['trainable_names'].tolist()), RULES))
     sizes = [value.size for name, value in network.state_dict().items() if not name.endswith(('_mean', '_variance'))]
     assert sum(sizes) == int(case['total_parameters'])
+
+
+@pytest.mark.parametrize('case', cases('net'))
+def test_groups_of_the_optimizer(case, network):
+    """As the recipe makes them. The published program also lists convolutions it has frozen, in the first group."""
+    recipe = yaml.safe_load((ROOT / 'configs/_base_/models/sbnet_resnet38d.yml').read_text())['optimizer']
+    assert recipe.pop('type') == 'SGD'
+    optimizer = manager.OPTIMIZERS['Momentum'](**recipe)(network, 0.01)
+    seam, biases, others = (group['params'] for group in optimizer._param_groups)
+    frozen = [shape[shape > 0].prod() for name, shape in zip(case['tensor_names'].tolist(), case['tensor_shapes'])
+              if '.conv_' in f'.{name}' and name not in case['trainable_names'].tolist() or name == 'conv1a.weight']
+    counts = [len(others) + len(frozen), len(biases), len(seam), 0]
+    sizes = [sum(param.size for param in group) for group in (others, biases, seam)]
+    assert counts == case['group_tensor_counts'].tolist()
+    assert [sizes[0] + sum(frozen), *sizes[1:], 0] == case['group_element_counts'].tolist()
+    rates = [{param.optimize_attr['learning_rate'] for param in group} for group in (others, biases, seam)]
+    assert rates == [{1.0}, {2.0}, {10.0}]

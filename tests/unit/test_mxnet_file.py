@@ -1,14 +1,17 @@
 """Weights of MXNet: files of all three formats, damaged ones, and the ResNet-38 they hold."""
 
+import functools
 import struct
 
+import convert_weights
 import numpy as np
 import pytest
 from convert_weights import ARCHITECTURES, rename
 
 from paddleseg_semi.errors import InputError
-from paddleseg_semi.models import mxnet_file
+from paddleseg_semi.models import mxnet_file, resnet38d
 from paddleseg_semi.models.resnet38d import ResNet38d
+from paddleseg_semi.models.weights import load_weights
 
 CODES = {'float32': 0, 'float64': 1, 'float16': 2, 'uint8': 3, 'int32': 4, 'int8': 5, 'int64': 6}
 MAGIC = {1: 0xF993FAC8, 2: 0xF993FAC9, 3: 0xF993FACA}
@@ -84,3 +87,30 @@ def test_names_of_resnet38():
     assert len(set(theirs)) == len(ours)
     found = rename({**dict.fromkeys(theirs), 'arg:linear1000_weight': None}, ARCHITECTURES['resnet38d'].rules)
     assert list(found) == [*ours, 'linear1000.weight']
+
+
+def convert(arch, source, target):
+    args = ['--arch', arch, '--model_path', str(source), '--save_path', str(target)]
+    convert_weights.main(convert_weights.parser.parse_args(args))
+
+
+def test_convert(tmp_path, monkeypatch, capsys):
+    narrow = functools.partial(ResNet38d, width=1 / 64)
+    monkeypatch.setattr(resnet38d, 'ResNet38d', narrow)
+    net, source, target = narrow(), tmp_path / 'a.params', tmp_path / 'a.pdparams'
+    rng = np.random.default_rng(0)
+    for value in net.state_dict().values():
+        value.set_value(rng.random(value.shape).astype('float32'))
+    arrays = {mxnet_name(name): value.numpy() for name, value in net.state_dict().items()}
+    write(source, {**arrays, 'arg:linear1000_weight': np.ones([7, 4], 'float32')})
+    convert('resnet38d', source, target)
+    assert f'{len(arrays)} tensors converted; 1 not used, the first is linear1000.weight' in capsys.readouterr().out
+    copy = narrow()
+    load_weights(copy, str(target))
+    for name, value in net.state_dict().items():
+        assert np.array_equal(copy.state_dict()[name].numpy(), value.numpy()), name
+
+    write(source, {name: array for name, array in arrays.items() if ':bn7_' not in name})
+    with pytest.raises(InputError, match=r'a.params: bn7.weight .*is not in the file and 3 more'):
+        convert('resnet38d', source, tmp_path / 'b.pdparams')
+    assert not (tmp_path / 'b.pdparams').exists()
