@@ -8,7 +8,9 @@ import pytest
 from conftest import close
 from paddle import nn
 from paddle.vision.models import resnet, vgg
+from paddleseg.transforms import Normalize
 
+from paddleseg_semi.core.cams import cams
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.camnet import CAMNet, score_planes, stretch
 from paddleseg_semi.models.modes import evaluating
@@ -74,6 +76,19 @@ def test_shows_what_it_finds():
         assert set(pred.unique().tolist()) == {0, 2}
         net.tag_threshold = 0
         close(net(x)[0].numpy(), score_planes(net.attend(x)[1], 0.3).numpy())
+
+
+def test_maps_of_tags():
+    """At one scale, what inference makes of an image is what the method trains."""
+    paddle.seed(1)
+    net, image = CAMNet(4, Features()), np.random.default_rng(0).integers(0, 255, [17, 23, 3]).astype('uint8')
+    maps = cams(net, image, np.array([1, 0, 1]), Normalize(), scales=[1.0], flip=False)
+    with evaluating(net), paddle.no_grad():
+        x = Normalize()({'img': image.astype('float32')})['img'].transpose(2, 0, 1)[None]
+        wanted = net.attend(paddle.to_tensor(x))[1][0].numpy()
+    assert list(maps) == [1, 3]
+    for number, found in maps.items():
+        close(found, wanted[number - 1], atol=1e-3)
 
 
 def test_background_wins_where_nothing_is():
