@@ -24,8 +24,8 @@ from paddleseg_semi.errors import InputError, RunError, nearest
 
 class Step(NamedTuple):
     """Attributes:
-        stage (Any): `inputs()` is all its products depend on, as JSON takes it; `run(out_dir)` makes them, and goes on
-            where a killed run with the same inputs stopped.
+        stage (Any): `inputs()` is all its products depend on besides those of other stages, as JSON takes it;
+            `run(out_dir)` makes them, and goes on where a killed run with the same inputs stopped.
         products (list[tuple[str, str]]): what it reads: (stage, file or pattern below its folder).
     """
 
@@ -62,7 +62,8 @@ class Pipeline:
             if not glob.glob(self._path(owner, product)):
                 raise InputError(f'{self._path(owner, product)}: no such file. It is a product of stage "{owner}": '
                                  f'make it again with --from {owner}.')
-        inputs = _digest(step.stage)
+        owners = sorted({owner for owner, _ in step.products})
+        inputs = _digest(step.stage, [self._recorded(owner, 'done.json') for owner in owners])
         if not anew and self._recorded(name, 'done.json') == inputs:
             logger.info(f'Stage {name} ({place}) is complete.')
             return
@@ -114,6 +115,6 @@ def _first_rank():  # the one that writes, while all others wait
     parallel.barrier()
 
 
-def _digest(stage):
-    text = json.dumps([type(stage).__name__, stage.inputs()], sort_keys=True)
+def _digest(stage, earlier):
+    text = json.dumps([type(stage).__name__, stage.inputs(), earlier], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

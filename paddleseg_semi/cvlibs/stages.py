@@ -67,6 +67,8 @@ def _build(name, settings, defaults, save_dir, earlier):
     def resolved(value):
         if isinstance(value, list):
             return [resolved(item) for item in value]
+        if isinstance(value, dict):
+            return {key: resolved(item) for key, item in value.items()}
         if not isinstance(value, str) or not value.startswith('@'):
             return value
         owner, _, product = value[1:].partition('/')

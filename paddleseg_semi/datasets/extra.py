@@ -6,6 +6,7 @@ import paddle
 from paddleseg.datasets import Dataset
 
 from paddleseg_semi.datasets import checks, lists
+from paddleseg_semi.errors import InputError
 
 
 class ExtraLabeled(Dataset):
@@ -48,6 +49,29 @@ class Joined(paddle.io.Dataset):
     def __getitem__(self, position):
         dataset, i = self.places[position]
         return dataset[i]
+
+
+def read_list(path):
+    """Reads what `write_list` wrote.
+
+    Args:
+        path (str): the list.
+
+    Returns:
+        list[tuple[str, str]]: image, and the file that goes with it.
+
+    Raises:
+        InputError: no such list, an empty one, a line of another form.
+    """
+    root, items = os.path.dirname(path) or '.', []
+    for number, line in lists.lines(path):
+        columns = line.split('\t' if '\t' in line else ' ')
+        if len(columns) != 2:
+            raise InputError(f'{path}:{number}: "{line}" has {len(columns)} columns, expected an image and its file.')
+        items.append(tuple(os.path.join(root, column) for column in columns))
+    if not items:
+        raise InputError(f'{path}: the list is empty.')
+    return items
 
 
 def write_list(path, items, root):

@@ -1,1 +1,9 @@
-from paddleseg_semi.stages import pseudo_label, select_reliable, train  # noqa: F401
+from paddleseg_semi.stages import (  # noqa: F401
+    make_cam,
+    pseudo_label,
+    random_walk,
+    refine,
+    score,
+    select_reliable,
+    train,
+)

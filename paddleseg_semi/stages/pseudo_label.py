@@ -10,15 +10,13 @@ from paddleseg.utils import logger
 from PIL import Image
 
 from paddleseg_semi.core import parallel
-from paddleseg_semi.core.checkpoint import MODEL
-from paddleseg_semi.core.common import digest
 from paddleseg_semi.core.metrics import confusion_matrix, scores
 from paddleseg_semi.core.predict import label
-from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
 from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.datasets import lists
 from paddleseg_semi.datasets.extra import write_list
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.stages.trained import TrainedRun
 
 
 @STAGES.add_component
@@ -30,7 +28,7 @@ class PseudoLabel:
     with this folder as dataset_root, an ordinary PaddleSeg data set).
 
     Args:
-        model (str): a checkpoint folder (best_model or iter_N) of a training run.
+        model (str): a checkpoint folder (best_model or iter_N) of a training run, or the run's, for its newest one.
         files (str): the images: a folder, or a list of paths relative to the dataset_root of that run.
         scales (list[float]): of the image as evaluation sees it.
         flip (bool): mirrored as well.
@@ -51,20 +49,34 @@ class PseudoLabel:
         if dist.get_rank() == 0:
             write_list(os.path.join(out_dir, 'list.txt'), items, out_dir)
             if self.oracle:
-                _compare(items, labeler.builder.train_dataset)
+                base = labeler.builder.train_dataset
+                result, known = compare(items, base), len(with_truth(items, base))
+                logger.info(f'[ORACLE] {known} of {len(items)} pseudo masks have a true one: mIoU: {result.miou:.4f} '
+                            f'Acc: {result.acc:.4f}')
 
 
-def _compare(items, base):
-    """Logs the scores of pseudo masks against the true ones."""
-    truth = {image: mask for image, mask in base.file_list if mask}
-    known = [(truth[image], mask) for image, mask in items if image in truth]
+def compare(items, base):
+    """Scores masks against the true ones.
+
+    Args:
+        items (list[tuple[str, str]]): image and mask.
+        base (paddle.io.Dataset): a PaddleSeg data set with true masks.
+
+    Returns:
+        Scores: see `core.metrics`.
+    """
     matrix = paddle.zeros([base.num_classes, base.num_classes], dtype='int64')
-    for pair in known:
-        label, pred = (paddle.to_tensor(np.array(Image.open(path), 'int64')) for path in pair)
+    for pred, truth in with_truth(items, base):
+        pred, label = (paddle.to_tensor(np.array(Image.open(path), 'int64')) for path in (pred, truth))
         matrix += confusion_matrix(pred, label, base.num_classes, base.ignore_index)
-    result = scores(matrix)
-    logger.info(f'[ORACLE] {len(known)} of {len(items)} pseudo masks have a true one: mIoU: {result.miou:.4f} '
-                f'Acc: {result.acc:.4f}')
+    return scores(matrix)
+
+
+def with_truth(items, base):
+    """list[tuple[str, str]]: of images and their files, the files and true masks of images that have one in `base`."""
+    true_mask = dict(zip(lists.identities(item[0] for item in base.file_list), (item[1] for item in base.file_list)))
+    known = zip(lists.identities(image for image, _ in items), (file for _, file in items))
+    return [(file, true_mask[image]) for image, file in known if true_mask.get(image)]
 
 
 def check_scales(scales):
@@ -75,8 +87,8 @@ def check_scales(scales):
     return [float(scale) for scale in scales]
 
 
-class Labeler:
-    """The network of a training run.
+class Labeler(TrainedRun):
+    """The network of a training run, and how its evaluation sees an image.
 
     Args:
         checkpoint (str): one of its folders; the run's config.yml beside it says how images are read.
@@ -86,21 +98,9 @@ class Labeler:
     """
 
     def __init__(self, checkpoint):
-        self.weights = os.path.join(checkpoint, MODEL)
-        recipe = os.path.join(os.path.dirname(os.path.normpath(checkpoint)), 'config.yml')
-        for path in (self.weights, recipe):
-            if not os.path.isfile(path):
-                raise InputError(f'{path}: no such file. Give a checkpoint folder of a training run, '
-                                 'such as output/best_model.')
-        self.config = SemiConfig(recipe)
+        super().__init__(checkpoint)
         if not self.config.val_dataset_cfg:
-            raise InputError(f'{recipe}: has no val_dataset, whose transforms an image passes before the network.')
-        self.builder = SemiBuilder(self.config)
-        self.root = lists.root_of(self.builder.train_dataset)
-
-    def inputs(self):
-        """list: what its masks depend on, as JSON takes it."""
-        return [self.config.dic, digest([self.weights])]
+            raise InputError(f'{self.recipe}: has no val_dataset, whose transforms an image passes before the network.')
 
     def images(self, files):
         """list[str]: paths of the images in a list or folder."""
@@ -112,18 +112,11 @@ class Labeler:
         Returns:
             list[tuple[str, str]]: image and mask, on all ranks when all masks are written.
         """
-        items, taken = [], {}
-        for image in images:
-            name = os.path.splitext(os.path.normpath('/' + lists.relative(image, self.root)))[0][1:]  # no way up
-            if taken.setdefault(name, image) != image:
-                raise InputError(f'{taken[name]} and {image} would both get the mask {name}.png. Rename one.')
-            items.append((image, os.path.join(folder, name + '.png')))
-        model = self.builder.new_model()
-        self.builder.load_weights(model, self.weights)
+        items = [(image, os.path.join(folder, name + '.png')) for image, name in zip(images, self.names(images))]
         val, test = self.config.val_dataset_cfg, self.config.test_config
         transforms = Compose(self.builder.val_transforms, img_channels=val.get('img_channels', 3))
         keys = ('is_slide', 'crop_size', 'stride', 'size_divisor', 'average_probs')
         logger.info(f'Labeling {len(items)} images with {self.weights}; masks: {folder}')
-        label(model, transforms, items, scales, flip, **{key: test[key] for key in keys if key in test})
+        label(self.network(), transforms, items, scales, flip, **{key: test[key] for key in keys if key in test})
         parallel.barrier()
         return items

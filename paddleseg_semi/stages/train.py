@@ -2,24 +2,32 @@
 
 import dataclasses
 import math
+import os
+import shutil
 from fractions import Fraction
 
+import paddle.distributed as dist
+
+from paddleseg_semi.core.checkpoint import MODEL
 from paddleseg_semi.core.common import digest
 from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
 from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.run import Options, train
+from paddleseg_semi.stages.trained import newest_checkpoint
 
 
 @STAGES.add_component
 class Train:
     """What tools/train.py does; a killed run goes on at its newest checkpoint.
 
-    Products: best_model/ (with a val_dataset), iter_N/, split/, config.yml, train.log.
+    Products: model.pdparams (the last network), best_model/ (with a val_dataset), iter_N/, split/, config.yml,
+    train.log.
 
     Args:
         config (str): the recipe.
         method, label_ratio, split, extra_labeled, iters, batch_size, learning_rate, opts (optional): as the flags of
-            tools/train.py (`split` is --split_ids).
+            tools/train.py (`split` is --split_ids). `opts` may be a section 'key.key: value', whose values may be
+            products of other stages.
         save_interval (int|str): iterations between evaluations and checkpoints, or their share of the run ('1/3').
         keep_checkpoint_max (int, optional): default: all of a share, 5 of others.
         seed, num_workers, log_iters, use_vdl, use_ema, precision, amp_level: as the flags.
@@ -28,6 +36,8 @@ class Train:
     def __init__(self, config, method=None, label_ratio=None, split=None, extra_labeled=None, iters=None,
                  batch_size=None, learning_rate=None, opts=None, save_interval='1/12', keep_checkpoint_max=None, seed=0,
                  num_workers=0, log_iters=10, use_vdl=False, use_ema=False, precision='fp32', amp_level='O1'):
+        if isinstance(opts, dict):
+            opts = [f'{key}={value}' for key, value in opts.items()]
         self.config = SemiConfig(config, opts, method=method, label_ratio=label_ratio, split_ids=split,
                                  extra_labeled=extra_labeled, iters=iters, batch_size=batch_size,
                                  learning_rate=learning_rate)
@@ -48,3 +58,7 @@ class Train:
 
     def run(self, out_dir):
         train(self.config, dataclasses.replace(self.options, save_dir=out_dir))
+        if dist.get_rank() == 0:
+            last = os.path.join(out_dir, MODEL)
+            shutil.copyfile(os.path.join(newest_checkpoint(out_dir), MODEL), last + '.tmp')
+            os.replace(last + '.tmp', last)

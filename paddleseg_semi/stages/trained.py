@@ -1,0 +1,70 @@
+"""What a training run left behind, for the stages after it."""
+
+import glob
+import os
+import re
+
+from paddleseg_semi.core.checkpoint import MODEL
+from paddleseg_semi.core.common import digest
+from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
+from paddleseg_semi.datasets import lists
+from paddleseg_semi.datasets.streams import split_at_normalize
+from paddleseg_semi.errors import InputError
+
+
+class TrainedRun:
+    """A network, and the recipe it was trained by.
+
+    Args:
+        folder (str): one of the run's checkpoints, or the run itself, for its newest one.
+
+    Raises:
+        InputError: weights or config.yml are not there.
+    """
+
+    def __init__(self, folder):
+        folder = newest_checkpoint(folder) or folder
+        self.weights = os.path.join(folder, MODEL)
+        self.recipe = os.path.join(os.path.dirname(os.path.normpath(folder)), 'config.yml')
+        for path in (self.weights, self.recipe):
+            if not os.path.isfile(path):
+                raise InputError(f'{path}: no such file. Give the folder of a training run, or one of its checkpoints, '
+                                 'such as output/best_model.')
+        self.config = SemiConfig(self.recipe)
+        self.builder = SemiBuilder(self.config)
+        self.root = lists.root_of(self.builder.train_dataset)
+
+    def inputs(self):
+        """list: what its output depends on, as JSON takes it."""
+        return [self.config.dic, digest([self.weights])]
+
+    def network(self):
+        """nn.Layer: with the weights of the checkpoint."""
+        model = self.builder.new_model()
+        self.builder.load_weights(model, self.weights)
+        return model
+
+    @property
+    def normalize(self):
+        """Callable: the `Normalize` of its training; what it takes and gives is {'img': [H, W, 3] float32}."""
+        return next(iter(split_at_normalize(self.builder.train_dataset.transforms.transforms)[1]), dict)
+
+    def name(self, image):
+        """str: what the products of an image are called: its path below dataset_root, without suffix."""
+        return os.path.splitext(os.path.normpath('/' + lists.relative(image, self.root)))[0][1:]  # no way up
+
+    def names(self, images):
+        """list[str]: of several images; InputError when two would get the same."""
+        taken = {}
+        for image in images:
+            name = self.name(image)
+            if taken.setdefault(name, image) != image:
+                raise InputError(f'{taken[name]} and {image} would both get the products {name}.*. Rename one.')
+        return list(taken)
+
+
+def newest_checkpoint(folder):
+    """str: the newest iter_N folder of a training run; None without any."""
+    number = {path: int(match[1]) for path in glob.glob(os.path.join(glob.escape(folder), 'iter_*'))
+              if (match := re.search(r'iter_(\d+)$', path))}
+    return max(number, key=number.get, default=None)
