@@ -42,6 +42,9 @@ class SBNet(Method):
         if not hasattr(self.model, 'maps'):
             raise InputError(f'model: {type(self.model).__name__}: the method SBNet trains the model SBNet. Give it a '
                              'backbone as docs/methods/sbnet.md says.')
+        for key, value in (('scale', scale), ('pool_share', pool_share), ('hard_share', hard_share)):
+            if not 0 < value <= 1:
+                raise InputError(f'method.{key}: {value}: give a number above 0 and at most 1.')
         self.mean, self.std = task.mean, task.std
         self.scale, self.gate, self.pool_share, self.hard_share = scale, gate, pool_share, hard_share
         self.weight_ct, self.weight_smooth = weight_ct, weight_smooth

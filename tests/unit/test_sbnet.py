@@ -108,6 +108,12 @@ def test_wrong_settings(settings, says):
         SBNet(3, ResNet38d(width=1 / 64), **settings)
 
 
+@pytest.mark.parametrize('knob', ['scale', 'pool_share', 'hard_share'])
+def test_wrong_shares(knob):
+    with pytest.raises(InputError, match=f'method.{knob}: 0: give a number above 0'):
+        Method(Task(lambda: SBNet(3, ResNet38d(width=1 / 64)), {}, 3), **{knob: 0})
+
+
 def test_wrong_model():
     with pytest.raises(InputError, match='Conv2D: the method SBNet trains the model SBNet'):
         Method(Task(lambda: paddle.nn.Conv2D(3, 3, 1), {}, 3))
