@@ -57,8 +57,8 @@ def pixel_correlation(maps, feature):
     feature = feature.flatten(2)                                                            # [N, D, HW]
     feature = feature / (paddle.norm(feature, axis=1, keepdim=True) + _EPS)
     alike = F.relu(paddle.matmul(feature, feature, transpose_x=True))                       # [N, HW, HW]
-    alike = alike / (alike.sum(1, keepdim=True) + _EPS)
-    return paddle.matmul(maps, alike).reshape([0, 0, size[0], size[1]])
+    means = paddle.matmul(maps, alike) / (alike.sum(1, keepdim=True) + _EPS)
+    return means.reshape([0, 0, size[0], size[1]])
 
 
 def resize(maps, size):
