@@ -42,7 +42,7 @@ class Method(nn.Layer):
     Attributes:
         streams (dict[str, str]): name → kind of the streams a batch must hold: 'labeled'; 'unlabeled'; 'again', the
             images of the stream `unlabeled` in the same order, cropped and changed anew; 'image_level'; or 'scored'.
-            Two of kind 'unlabeled' are shuffled independently.
+            Two of kind 'unlabeled' are shuffled independently. The first stream says how long an epoch is.
     """
 
     streams = {'labeled': 'labeled', 'unlabeled': 'unlabeled'}
