@@ -54,24 +54,24 @@ class SBNet(Method):
         tagged = batch['tagged']
         img, tags = tagged['img'], tagged['tags']                                           # [N, C-1], 0 or 1
         label = paddle.concat([paddle.ones_like(tags[:, :1]), tags], axis=1).unsqueeze([2, 3])  # [N, C, 1, 1]
-        small, found = self._shrunk(img), tagged.get('boundary')
-        cam_1, refined_1, edge_1 = self._maps(img, found)                                   # [N, C, H, W]
-        cam_2, refined_2, edge_2 = self._maps(small, found)                                 # [N, C, h, w]
+        small, boundary = self._shrunk(img), tagged.get('boundary')
+        cam_1, refined_1, edge_1 = self._maps(img, boundary)                                # [N, C, H, W]
+        cam_2, refined_2, edge_2 = self._maps(small, boundary)                              # [N, C, h, w]
 
-        map_1, rv_1 = (self._shrunk(normalized(maps)) * label for maps in (cam_1, refined_1))
-        map_2, rv_2 = (normalized(maps) * label for maps in (cam_2, refined_2))
+        map_1, fine_1 = (self._shrunk(normalized(maps)) * label for maps in (cam_1, refined_1))
+        map_2, fine_2 = (normalized(maps) * label for maps in (cam_2, refined_2))
         zero = paddle.zeros([])
         losses = {'cls': (self._classify(cam_1, refined_1, tags) + self._classify(cam_2, refined_2, tags)) / 2,
                   'er': (map_1 - map_2)[:, 1:].abs().mean(),
-                  'ecr': hardest_distance(rv_1, competing(map_2), self.hard_share)
-                  + hardest_distance(rv_2, competing(map_1), self.hard_share),
+                  'ecr': hardest_distance(fine_1, competing(map_2), self.hard_share)
+                  + hardest_distance(fine_2, competing(map_1), self.hard_share),
                   'ct': zero, 'smooth': zero}
-        if found is not None:
-            found_2 = self._shrunk(found)
-            losses['ct'] = self.weight_ct * (F.binary_cross_entropy_with_logits(edge_1, found * label)
-                                             + F.binary_cross_entropy_with_logits(edge_2, found_2 * label)) / 2
-            losses['smooth'] = self.weight_smooth * (smoothness(F.sigmoid(cam_1), found, label, gate=self.gate)
-                                                     + smoothness(F.sigmoid(cam_2), found_2, label, gate=self.gate)) / 2
+        if boundary is not None:
+            views = (cam_1, edge_1, boundary), (cam_2, edge_2, self._shrunk(boundary))
+            losses['ct'] = self.weight_ct * sum(
+                F.binary_cross_entropy_with_logits(edge, truth * label) for _, edge, truth in views) / 2
+            losses['smooth'] = self.weight_smooth * sum(
+                smoothness(F.sigmoid(cam), truth, label, gate=self.gate) for cam, _, truth in views) / 2
         right = (cam_1.mean([2, 3])[:, 1:] > 0) == (tags > 0)
         return losses, {'tags_right': right.astype('float32').mean()}
 
