@@ -123,8 +123,7 @@ class Stopped(BaseException):
 
 
 @pytest.mark.parametrize('stage, place, count', [
-    ('cam', 'make_cam.write_maps', 5), ('crf', 'refine.write_maps', 6), ('crf', 'refine.save_mask', 4),
-    ('walk', 'random_walk.save_mask', 7)])
+    ('cam', 'make_cam.write_maps', 5), ('crf', 'refine.write_maps', 6), ('walk', 'random_walk.save_mask', 7)])
 def test_stopped_and_run_again(copied, monkeypatch, stage, place, count):
     run, names = copied.folder / 'run', list(STAGES)
     for name in names[names.index(stage):]:

@@ -131,7 +131,8 @@ def test_pipelines_and_their_recipes(path, monkeypatch):
     from paddleseg_semi.cvlibs.stages import read_pipeline
     monkeypatch.chdir(REPOSITORY)  # what recipes are relative to
     own = 'config:' in path.read_text()
-    flags = {} if own else {'config': 'configs/quick_start/fastscnn_demo_semi_128x128_300.yml', 'label_ratio': 0.125}  # a pipeline for any recipe
+    recipe = 'configs/quick_start/fastscnn_demo_semi_128x128_300.yml'
+    flags = {} if own else {'config': recipe, 'label_ratio': 0.125}  # a pipeline for any recipe
     assert read_pipeline(str(path), 'output', **flags).steps
 
 
