@@ -4,9 +4,8 @@ import csv
 
 import paddle
 import pytest
-import yaml
 from conftest import ROOT
-from test_repository import RECIPES, relative
+from test_repository import RECIPES, has_labeled_images, relative
 
 from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
 from paddleseg_semi.cvlibs.builder import _check_groups
@@ -27,8 +26,7 @@ def without_downloads(section):
 
 @pytest.mark.parametrize('path', RECIPES, ids=relative)
 def test_parts_can_be_built(path):
-    by_tags = (yaml.safe_load(path.read_text()).get('semi') or {}).get('tags')
-    config = SemiConfig(str(path), label_ratio=None if by_tags else 0.125)
+    config = SemiConfig(str(path), label_ratio=0.125 if has_labeled_images(path) else None)
     config.dic['model'] = without_downloads(config.dic['model'])
     builder = SemiBuilder(config)
     with paddle.LazyGuard():  # names and shapes without memory
@@ -37,7 +35,7 @@ def test_parts_can_be_built(path):
     outputs = 1 + bool(getattr(model, 'aux', None))
     assert type(model).__name__ != 'SemiDeepLabV3P' or len(builder.loss['types']) == outputs
     unlabeled = config.semi_cfg.get('unlabeled') or {}
-    for op in (*config.train_dataset_cfg['transforms'], *config.val_dataset_cfg['transforms'],
+    for op in (*config.train_dataset_cfg['transforms'], *config.val_dataset_cfg.get('transforms', []),
                *unlabeled.get('weak', []), *unlabeled.get('strong', [])):
         builder.build_component(op)
 
