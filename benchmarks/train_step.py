@@ -11,6 +11,7 @@ import os
 import statistics
 import sys
 import time
+from types import SimpleNamespace
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tools'))
 from cli import Parser, add_device_flags, run
@@ -37,7 +38,8 @@ def main(args):
     config = SemiConfig(args.config, label_ratio=0.5, method=args.method)
     classes = config.dic['model']['num_classes']
     builder = SemiBuilder(config)
-    builder.__dict__['train_dataset'] = type('NoData', (), {'num_classes': classes, 'ignore_index': 255})
+    builder.__dict__['train_dataset'] = SimpleNamespace(num_classes=classes, ignore_index=255,
+                                                        transforms=SimpleNamespace(transforms=[]))
     with paddle.utils.unique_name.guard():
         method = builder.method()
         players = builder.players(method)
