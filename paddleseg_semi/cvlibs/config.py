@@ -6,7 +6,6 @@ from ast import literal_eval
 
 import yaml
 from paddleseg.cvlibs import Config
-from paddleseg.cvlibs.config import merge_config_dicts
 
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.cvlibs.schema import check_keys, check_sections
@@ -112,7 +111,7 @@ class SemiConfig(Config):
         """Chooses the method and lays its base file under the recipe."""
         recipe, own = self.dic, self.dic.get('method', {}).get('type')
         self.by_default = not (asked or own)
-        self.dic = merge_config_dicts(recipe, method_base(asked or own or DEFAULT_METHOD))
+        self.dic = merged(recipe, method_base(asked or own or DEFAULT_METHOD))
         if 'unlabeled' in self.kinds and not self.uses_unlabeled:
             if asked:
                 raise InputError(f'--method {asked} needs unlabeled images: add --label_ratio, --split_ids or '
@@ -197,9 +196,18 @@ def read_yaml(path, seen=()):
     for base in bases:
         if not isinstance(base, str):
             raise InputError(f'{path}: _base_: {base}: expected the path of a YAML file, or a list of paths.')
-        dic = merge_config_dicts(dic, read_yaml(os.path.normpath(os.path.join(os.path.dirname(path), base)),
+        dic = merged(dic, read_yaml(os.path.normpath(os.path.join(os.path.dirname(path), base)),
                                                 (*seen, path)))
     return dic
+
+
+def merged(dic, base):
+    """dict: settings over those of a base, key by key; a section with `_inherited_: False`, or over what is no section
+    in the base, as it stands (PaddleSeg's own function fails on the latter)."""
+    if not dic.get('_inherited_', True):
+        return {key: value for key, value in dic.items() if key != '_inherited_'}
+    return {**base, **{key: merged(value, base[key]) if isinstance(value, dict) and isinstance(base.get(key), dict)
+                       else value for key, value in dic.items()}}
 
 
 def set_option(dic, option):

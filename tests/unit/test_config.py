@@ -6,6 +6,7 @@ import yaml
 from conftest import ROOT
 
 from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
+from paddleseg_semi.cvlibs.config import merged
 from paddleseg_semi.errors import InputError
 
 RECIPE = {
@@ -69,3 +70,12 @@ def test_knobs_on_the_command_line_are_for_the_method_there(config):
     dic = config(['method.conf_thresh=0.5'], {'method': 'FixMatch'}, method=own).dic['method']
     assert (dic['type'], dic['conf_thresh'], 'warmup' in dic) == ('FixMatch', 0.5, False)
     assert config(['method.epochs=3'], {'method': 'u2pl_cityscapes'}, method=own).dic['method']['warmup'] == 7
+
+
+def test_sections_over_a_base():
+    base = {'a': {'x': 1, 'y': {'z': 2}}, 'none': None, 'word': 'files', 'kept': 3}
+    dic = {'a': {'y': {'w': 4}}, 'none': {'type': 'Net'}, 'word': {'files': 'raw'}}
+    assert merged(dic, base) == {'a': {'x': 1, 'y': {'z': 2, 'w': 4}}, 'none': {'type': 'Net'},
+                                 'word': {'files': 'raw'}, 'kept': 3}
+    assert merged({'a': {'_inherited_': False, 'q': 5}}, base)['a'] == {'q': 5}
+    assert base['a'] == {'x': 1, 'y': {'z': 2}}
