@@ -81,7 +81,9 @@ def record(method, step):
 
     from paddleseg_semi.models.ema import EMA
     calls = []
-    networks = [*method.players().values(), *(layer for layer in method.sublayers() if isinstance(layer, EMA))]
+    networks = [*method.players().values(), *(layer.net for layer in method.sublayers() if isinstance(layer, EMA))]
+    networks = [part for network in networks  # of several networks in one, each by itself
+                for part in (network.values() if isinstance(network, paddle.nn.LayerDict) else [network])]
 
     def note(layer, inputs):
         trains = any(not param.stop_gradient for param in layer.parameters())
