@@ -8,7 +8,7 @@ import pytest
 from conftest import close, golden, golden_cases, tensor
 from convert_weights import ARCHITECTURES, rename
 from paddle import nn
-from procedural import procedural
+from procedural import Given, procedural
 
 from paddleseg_semi.core import walk
 from paddleseg_semi.datasets.maps import sure_labels
@@ -95,17 +95,6 @@ def test_loss(case):
     close(loss, case['loss'])
     loss.backward()
     near(affinity.grad, case['grad_affinity'])
-
-
-class Given(nn.Layer):
-    """A backbone that returns the features of a golden case."""
-
-    def __init__(self, features):
-        super().__init__()
-        self.features, self.feat_channels = features, [feature.shape[1] for feature in features]
-
-    def forward(self, x):
-        return self.features
 
 
 @pytest.mark.parametrize('case', cases('forward'))

@@ -8,7 +8,7 @@ from conftest import ROOT, close, golden, tensor
 from convert_weights import ARCHITECTURES, rename
 from paddle import nn
 from paddleseg.cvlibs import manager
-from procedural import procedural
+from procedural import Given, procedural
 
 from paddleseg_semi.models.cam import competing, normalized, pixel_correlation
 from paddleseg_semi.models.resnet38d import BottleneckUnit, PlainUnit, ResNet38d
@@ -66,17 +66,6 @@ def test_pixel_correlation(case):
     near(feature.grad, case['grad_feature_of_sum_sq'])
     near(weight.grad, case['grad_f9_of_sum_sq'])
     near(pixel_correlation(tensor(case['cam_same_size']), nn.functional.conv2d(feature, weight)), case['out_same_size'])
-
-
-class Given(nn.Layer):
-    """A backbone that returns the features of a golden case."""
-
-    def __init__(self, features):
-        super().__init__()
-        self.features, self.feat_channels = features, [feature.shape[1] for feature in features]
-
-    def forward(self, x):
-        return self.features
 
 
 @pytest.mark.parametrize('case', cases('head'))
