@@ -33,6 +33,7 @@ MAY_IMPORT = {
     'datasets': FLOOR | {'transforms'},
     'methods': FLOOR | {'models', 'losses', 'transforms'},
     'core': FLOOR | {'datasets', 'models'},
+    'deploy': FLOOR | {'core.common', 'transforms'},
     'cvlibs': FLOOR | {'datasets', 'models', 'core', 'methods.base'},
     'run': FLOOR | {'datasets', 'models', 'core', 'cvlibs'},
     'stages': FLOOR | {'datasets', 'core', 'cvlibs', 'run'},

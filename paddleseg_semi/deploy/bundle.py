@@ -1,0 +1,108 @@
+"""What tools/export.py wrote, read back."""
+
+import os
+from dataclasses import dataclass
+
+import yaml
+from paddleseg.cvlibs import manager
+from paddleseg.deploy.infer import DeployConfig
+from paddleseg.transforms import Compose
+from paddleseg.utils import visualize
+
+import paddleseg_semi.transforms  # noqa: F401  registers ours
+from paddleseg_semi.errors import InputError, nearest
+
+_REQUIRED = ('model', 'params', 'transforms')
+_CHOICES = {'output_op': ('none', 'argmax', 'softmax'), 'input_dtype': ('float32', 'uint8')}  # the first if unsaid
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An exported segmenter and all that is known about it.
+
+    Attributes:
+        folder (str): where deploy.yaml lies.
+        model, params (str): paths of existing files.
+        transforms (Compose): what an image passes before the network.
+        output_op (str): 'argmax': the model gives int32 classes [N, H, W]; 'softmax': float32 probabilities
+            [N, C, H, W]; 'none': logits [N, C, H, W].
+        input_shape (list[int]): N, C, H, W; -1 is any size.
+        input_dtype (str): 'float32': the model takes [N, C, H, W] as the transforms leave it; 'uint8': RGB
+            [N, H, W, C], and normalizes by itself.
+        class_names (list[str], optional): of class 0, 1, …
+        palette (list[int]): R G B of class 0, R G B of class 1, …: 768 numbers of 0..255.
+        summary (dict): how the network was trained; may be empty.
+    """
+
+    folder: str
+    model: str
+    params: str
+    transforms: Compose
+    output_op: str
+    input_shape: list
+    input_dtype: str
+    class_names: list | None
+    palette: list
+    summary: dict
+
+    @classmethod
+    def read(cls, path):
+        """Reads a deploy.yaml.
+
+        Raises:
+            InputError: what is missing or wrong, in one line.
+        """
+        deploy, folder = _read_block(path), os.path.dirname(path)
+
+        def refuse(key, wanted):
+            raise InputError(f'--config {path}: {key}: {deploy[key]} is not {wanted}. Export the model again.')
+
+        files = [os.path.join(folder, str(deploy[key])) for key in ('model', 'params')]
+        for key, file in zip(('model', 'params'), files):
+            if not os.path.isfile(file):
+                raise InputError(f'--config {path}: {key} {file} does not exist. Keep the exported files together.')
+        for key, choices in _CHOICES.items():
+            if deploy.setdefault(key, choices[0]) not in choices:
+                refuse(key, f'one of {", ".join(choices)}')
+        shape = [-1 if size is None else size for size in _list(deploy, 'input_shape', [-1, 3, -1, -1])]
+        if len(shape) != 4 or not all(type(size) is int and (size > 0 or size == -1) for size in shape):
+            refuse('input_shape', 'N, C, H and W, each above 0 or -1')
+        names = _list(deploy, 'class_names', None)
+        if names is not None and not all(isinstance(name, str) for name in names):
+            refuse('class_names', 'a list of names')
+        colors = _list(deploy, 'palette', [])
+        if len(colors) % 3 or len(colors) > 768 or not all(type(c) is int and 0 <= c <= 255 for c in colors):
+            refuse('palette', 'R G B of every class, each 0..255')
+        return cls(folder, *files, _build_transforms(path, deploy['transforms']), deploy['output_op'], shape,
+                   deploy['input_dtype'], names, visualize.get_color_map_list(256, custom_color=colors),
+                   deploy.get('summary') or {})
+
+
+def _read_block(path):
+    try:
+        with open(path, encoding='utf-8') as file:
+            deploy = yaml.safe_load(file)['Deploy']
+        missing = [key for key in _REQUIRED if key not in deploy]
+    except OSError as error:
+        raise InputError(f'--config {path}: {error.strerror}. Give the deploy.yaml of tools/export.py.') from None
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
+        raise InputError(f'--config {path}: not a deploy.yaml: it has no "Deploy" section. '
+                         'Write one with tools/export.py.') from None
+    if missing:
+        raise InputError(f'--config {path}: Deploy has no "{missing[0]}". Write the file with tools/export.py.')
+    return deploy
+
+
+def _list(deploy, key, default):
+    """The value of a key that is a list, or [None], which no check lets pass."""
+    value = deploy.get(key, default)
+    return value if isinstance(value, list) or value is default else [None]
+
+
+def _build_transforms(path, transforms):
+    try:
+        return DeployConfig.load_transforms(transforms)
+    except Exception as error:  # a constructor may raise anything
+        hint = nearest(error.args[0] if error.args else '', manager.TRANSFORMS.components_dict)
+        raise InputError(f'--config {path}: its transforms cannot be built ({type(error).__name__}: {error}).{hint}') \
+            from None
