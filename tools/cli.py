@@ -28,6 +28,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f'{self.prog}: {message} (see --help)\n')
 
 
+def true_or_false(text):
+    """The type of a flag that takes True or False."""
+    if text.lower() not in ('true', 'false'):
+        raise ValueError(text)
+    return text.lower() == 'true'
+
+
+true_or_false.__name__ = 'True|False'  # how argparse calls it in an error line
+
+
 def _underscored(arg):
     if not arg.startswith('--'):
         return arg
@@ -71,7 +81,7 @@ def add_device_flags(parser):
 def add_network_flags(parser):
     """Which trained network a tool takes, and where it runs."""
     parser.add_argument('--config', required=True, help='the recipe (YAML)')
-    parser.add_argument('--model_path', help='weights of the network (model.pdparams)')
+    parser.add_argument('--model_path', help='weights: model.pdparams, or the folder of a run or of a checkpoint')
     parser.add_argument('--opts', nargs='+', help='key=value … changes to the recipe')
     parser.add_argument('--data_format', default='NCHW', choices=['NCHW', 'NHWC'], help='layout inside the network')
     add_device_flags(parser)
@@ -89,8 +99,13 @@ def add_test_flags(parser, augment):
     parser.add_argument('--use_multilabel', action='store_true', help='refused: here classes exclude each other')
 
 
-def build_network(args):
-    """Sets the device up and builds what `add_network_flags` describes.
+def build_network(args, net=None):
+    """Sets the device up and builds what `add_network_flags` describes. Afterwards `args.device` is the device in use
+    and `args.model_path` the file of the weights.
+
+    Args:
+        args (Namespace): the flags.
+        net (str, optional): which network of the method. Default: the deployed one.
 
     Returns:
         tuple: SemiConfig, SemiBuilder, and the network with its weights.
@@ -100,7 +115,7 @@ def build_network(args):
     from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
     from paddleseg_semi.errors import InputError
     from paddleseg_semi.runtime import set_device, tune_cpu
-    set_device(args.device)
+    args.device = set_device(args.device)
     tune_cpu(args.cpu_threads, not args.no_cpu_tuning)
     layout = ['model.data_format=NHWC'] if args.data_format == 'NHWC' else []
     config = SemiConfig(args.config, opts=[*(args.opts or []), *layout])
@@ -109,7 +124,7 @@ def build_network(args):
     builder = SemiBuilder(config)
     model = builder.model
     if args.model_path:
-        builder.load_weights(model, args.model_path)
+        args.model_path = builder.load_weights(model, args.model_path, net)
     else:
         logger.warning('No --model_path: the network has the weights its recipe starts from.')
     return config, builder, model

@@ -2,18 +2,27 @@
 
 import os
 
-from cli import Parser, add_network_flags, build_network, run
+from cli import Parser, add_network_flags, build_network, run, true_or_false
 
 parser = Parser(__doc__)
 add_network_flags(parser)
 parser.add_argument('--save_dir', default='./output/inference_model', help='where the files go')
+parser.add_argument('--export_net', metavar='NAME',
+                    help="which network of the method, from the method.pdparams of a checkpoint: student, teacher, "
+                    'model_2 … (default: the one the method deploys, model.pdparams)')
 parser.add_argument('--input_shape', nargs='+', type=int, metavar='N C H W',
                     help='fixes the input; -1 is any size (default: any batch of any size)')
 parser.add_argument('--output_op', default='argmax', choices=['argmax', 'softmax', 'none'],
                     help='what follows the logits')
 parser.add_argument('--without_argmax', action='store_true', help='older spelling of --output_op none')
 parser.add_argument('--with_softmax', action='store_true', help='older spelling of --output_op softmax')
+parser.add_argument('--fuse_preprocess', action='store_true',
+                    help='the model takes uint8 RGB images [N, H, W, 3] and normalizes them itself')
+parser.add_argument('--old_ir', action='store_true',
+                    help="Paddle 2's model.pdmodel instead of model.json, for the networks that Paddle 3 can write so")
 parser.add_argument('--for_fd', action='store_true', help="FastDeploy's names: inference.*, inference.yml")
+parser.add_argument('--verify', type=true_or_false, default=True,
+                    help='run the exported model before it is kept, and compare it with the network')
 
 
 def main(args):
@@ -21,13 +30,83 @@ def main(args):
     from paddleseg.utils import logger
 
     from paddleseg_semi.core.export import export
-    config, builder, model = build_network(args)
-    val = config.val_dataset_cfg
+    from paddleseg_semi.core.facts import about
+    from paddleseg_semi.errors import InputError
+    if args.export_net and not args.model_path:
+        raise InputError(f'--export_net {args.export_net}: give --model_path too, the folder of a run or checkpoint.')
+    config, builder, model = build_network(args, args.export_net)
+    val, tested = config.val_dataset_cfg, config.test_config
     transforms = config.dic.get('export', {}).get('transforms', val.get('transforms', []))
     output_op = 'softmax' if args.with_softmax else 'none' if args.without_argmax else args.output_op
     shape = args.input_shape or [-1, val.get('img_channels', 3), -1, -1]
-    for path in export(model, args.save_dir, transforms, shape, output_op, args.for_fd):
+    divisor = tested.get('size_divisor')
+
+    def check(path):
+        normalize = builder.build_component(transforms[-1]) if args.fuse_preprocess else None
+        verify(path, args, model, photo(builder), normalize, divisor)
+
+    for path in export(model, args.save_dir, transforms, shape, output_op, args.for_fd, args.old_ir,
+                       args.fuse_preprocess, divisor, about(config, args.model_path, args.export_net),
+                       check if args.verify else None):
         logger.info(f'Written: {path}')
+    if tested.get('is_slide'):
+        window = ' '.join(f'--{key} {tested[key][0]} {tested[key][1]}' for key in ('crop_size', 'stride'))
+        logger.info(f'The recipe is tested with a sliding window: give --is_slide {window} to infer.py as well.')
+
+
+def photo(builder):
+    """The first photo of val_dataset, or where there is none yet, patches of color.
+
+    Returns:
+        tuple: name, and float32 [h, w, C] as OpenCV reads it, 0..255.
+    """
+    import cv2
+    import numpy as np
+
+    from paddleseg_semi.errors import InputError
+    channels = builder.config.val_dataset_cfg.get('img_channels', 3)
+    try:
+        path = builder.val_dataset.file_list[0][0]
+        image = cv2.imread(path, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
+    except InputError:
+        image = None
+    if image is None or channels not in (1, 3):
+        path, image = 'patches of color', cv2.resize(
+            np.random.default_rng(0).integers(0, 256, (6, 8, channels)).astype('float32'), (320, 240))
+    return path, image.astype('float32')
+
+
+def verify(path, args, model, image, normalize, size_divisor):
+    """Runs what was exported and compares it with the network.
+
+    Args:
+        path (str): the deploy.yaml.
+        args (Namespace): the flags.
+        model (nn.Layer): the network.
+        image (tuple): from `photo`.
+        normalize (Callable, optional): what was fused.
+        size_divisor (int, optional): of the recipe's test_config.
+
+    Raises:
+        RunError: it says something else, or cannot be run.
+    """
+    from paddleseg.utils import logger
+
+    from paddleseg_semi.core.verify import TOLERANCE, compare
+    from paddleseg_semi.deploy.backends import PaddleBackend
+    from paddleseg_semi.deploy.bundle import Bundle
+    from paddleseg_semi.errors import RunError
+    bundle = Bundle.read(path)
+    prepared = bundle.transforms({'img': image[1]})['img'].transpose(1, 2, 0)
+
+    def exported(batch):
+        return PaddleBackend(bundle, args.device, args.cpu_threads or 1).run(batch)
+
+    found = compare(model, exported, prepared, bundle.input_shape, bundle.output_op, normalize, size_divisor)
+    if not found.holds:
+        raise RunError(f'{args.save_dir}: not written, because the exported model says something else than the '
+                       f'network: {found}; allowed is {TOLERANCE:g} of the largest. --verify False writes it anyway.')
+    logger.info(f'Verified with {image[0]}, images {" and ".join(map(str, found.shapes))}: {found}')
 
 
 if __name__ == '__main__':

@@ -22,7 +22,7 @@ def main(args):
     options = test_options(args, config, 'aug_eval')
     options['auc_roc'] = args.auc_roc or options.get('auc_roc', False)
     dataset = builder.val_dataset
-    names = class_names(config, dataset)
+    names = config.class_names(dataset.num_classes) or [f'class {c:02d}' for c in range(dataset.num_classes)]
     make_folder(args.report_dir, '--report_dir')
     miou, _, class_iou, _, _ = evaluate(model, dataset, num_workers=args.num_workers, **options)
     if dist.get_rank() == 0:
@@ -31,17 +31,6 @@ def main(args):
         with open(path, 'w', encoding='utf-8') as file:
             file.write(report(names, class_iou, miou))
         logger.info(f'Written: {path}')
-
-
-def class_names(config, dataset):
-    """Of the recipe (`class_names`), or of the data set class (`CLASSES`), else 'class 00', 'class 01', …"""
-    from paddleseg_semi.errors import InputError
-    names = config.dic.get('class_names') or getattr(dataset, 'CLASSES', None)
-    if names is None:
-        return [f'class {c:02d}' for c in range(dataset.num_classes)]
-    if len(names) != dataset.num_classes:
-        raise InputError(f'class_names: {len(names)} names for {dataset.num_classes} classes.')
-    return names
 
 
 def report(names, class_iou, miou):

@@ -185,16 +185,46 @@ class Checkpoints:
         return final
 
     def _iterations(self):
-        """Numbers of the iter_N folders, ascending."""
-        found = [re.fullmatch(r'iter_(\d+)', name) for name in os.listdir(self.save_dir)] if os.path.isdir(
-            self.save_dir) else []
-        return sorted(int(match.group(1)) for match in found if match)
+        return _iterations(self.save_dir)
 
     def _missing(self, folder):
         return [part for part in (MODEL, OPTIMIZERS, STATES, METHOD) if not os.path.isfile(os.path.join(folder, part))]
 
     def _path(self, *names):
         return os.path.join(self.save_dir, *names)
+
+
+def find_weights(path, whole=False):
+    """The file of weights that --model_path means.
+
+    Args:
+        path (str): a weights file, a checkpoint's folder, or a run's folder, which stands for its best_model or else
+            its newest checkpoint.
+        whole (bool): all networks of the method, method.pdparams, there or beside the file; False: the deployed one.
+
+    Returns:
+        str: the file.
+
+    Raises:
+        InputError: a folder without it.
+    """
+    if not (whole or os.path.isdir(path)):
+        return path
+    name, folder = METHOD if whole else MODEL, path if os.path.isdir(path) else os.path.dirname(path)
+    folders = ['', 'best_model', *(f'iter_{n}' for n in reversed(_iterations(folder)))]
+    files = [os.path.join(folder, sub, name) for sub in folders]
+    found = next((file for file in files if os.path.isfile(file)), None)
+    if found is None:
+        raise InputError(f'--model_path {path}: has no {name}. ' + (
+            'Only the newest iter_N folder of a run holds all networks; give that.' if whole else
+            'Give the folder of a run, of one of its checkpoints, or a .pdparams file.'))
+    return found
+
+
+def _iterations(save_dir):
+    """Numbers of the iter_N folders, ascending."""
+    names = os.listdir(save_dir) if os.path.isdir(save_dir) else []
+    return sorted(int(match[1]) for match in (re.fullmatch(r'iter_(\d+)', name) for name in names) if match)
 
 
 def _first_difference(theirs, ours, key):

@@ -1,5 +1,6 @@
 """A static segmenter and its `deploy.yaml`, as PaddleSeg's deployment tools expect them."""
 
+import contextlib
 import os
 import tempfile
 
@@ -7,6 +8,7 @@ import paddle
 import paddle.nn.functional as F
 import yaml
 from paddleseg.core import infer
+from paddleseg.cvlibs import manager
 from paddleseg.utils import NoAliasDumper
 
 from paddleseg_semi.core.common import make_folder
@@ -17,7 +19,8 @@ OUTPUT_OPS = ('argmax', 'softmax', 'none')
 _LABEL_ONLY = ('GenerateInstanceTargets', )  # transforms that never touch the image
 
 
-def export(model, save_dir, transforms_cfg, input_shape=(None, 3, None, None), output_op='argmax', for_fd=False):
+def export(model, save_dir, transforms_cfg, input_shape=(None, 3, None, None), output_op='argmax', for_fd=False,
+           old_ir=False, fuse_preprocess=False, size_divisor=None, facts=None, check=None):
     """Writes the main output of a segmenter as a static model. The segmenter itself is left as it was.
 
     Nothing appears under its final name before everything is written; `deploy.yaml` comes last.
@@ -31,12 +34,19 @@ def export(model, save_dir, transforms_cfg, input_shape=(None, 3, None, None), o
         output_op (str): 'argmax' gives int32 classes [N, H, W]; 'softmax' float32 probabilities [N, C, H, W];
             'none' float32 logits [N, C, H, W].
         for_fd (bool): FastDeploy's names, `inference.*` and `inference.yml`.
+        old_ir (bool): `model.pdmodel` from Paddle 3 as well, for the networks it still can write so.
+        fuse_preprocess (bool): the model takes RGB images, uint8 [N, H, W, C], and normalizes them by itself.
+        size_divisor (int, optional): the network sees each side resized to the nearest multiple, see `as_tested`.
+        facts (dict, optional): what else belongs into `deploy.yaml`.
+        check (Callable, optional): called with the path of `deploy.yaml` while everything still is in a temporary
+            folder; what it raises leaves nothing behind.
 
     Returns:
         list[str]: the files written, `deploy.yaml` last.
 
     Raises:
-        InputError: output_op or input_shape is none of those, or save_dir cannot be written.
+        InputError: output_op or input_shape is none of those, save_dir cannot be written, or there is no `Normalize`
+            at the end of the transforms to fuse.
         RunError: Paddle cannot make this network static.
     """
     shape = [None if size in (None, -1) else size for size in input_shape]
@@ -44,49 +54,95 @@ def export(model, save_dir, transforms_cfg, input_shape=(None, 3, None, None), o
         raise InputError(f'--output_op {output_op}: choose one of {", ".join(OUTPUT_OPS)}.')
     if len(shape) != 4 or any(size is not None and size < 1 for size in shape):
         raise InputError(f'--input_shape {" ".join(map(str, input_shape))}: give N C H W, each above 0 or -1 for any.')
+    transforms = [cfg for cfg in transforms_cfg if cfg['type'] not in _LABEL_ONLY]
+    normalize = _split_off_normalize(transforms) if fuse_preprocess else None
     name, config_name = ('inference', 'inference.yml') if for_fd else ('model', 'deploy.yaml')
     make_folder(save_dir)
     try:
         with tempfile.TemporaryDirectory(prefix='.export-', dir=save_dir) as folder:
-            _save_static(model, os.path.join(folder, name), shape, output_op)
+            _save_static(_Static(model, output_op, size_divisor, normalize), os.path.join(folder, name), shape, old_ir)
             files = sorted(os.listdir(folder))
             deploy = {'model': next(f for f in files if f.endswith(('.json', '.pdmodel'))),
                       'params': f'{name}.pdiparams',
-                      'transforms': [t for t in transforms_cfg if t['type'] not in _LABEL_ONLY],
+                      'transforms': transforms,
                       'input_shape': [-1 if size is None else size for size in shape],
+                      'input_dtype': 'uint8' if fuse_preprocess else 'float32',
                       'output_op': output_op,
-                      'output_dtype': 'int32' if output_op == 'argmax' else 'float32'}
+                      'output_dtype': 'int32' if output_op == 'argmax' else 'float32', **(facts or {})}
             with open(os.path.join(folder, config_name), 'w', encoding='utf-8') as file:
-                yaml.dump({'Deploy': deploy}, file, Dumper=NoAliasDumper)
+                yaml.dump({'Deploy': deploy}, file, Dumper=NoAliasDumper, sort_keys=False, default_flow_style=None,
+                          width=120)
+            if check:
+                check(os.path.join(folder, config_name))
             for file in (*files, config_name):
                 os.replace(os.path.join(folder, file), os.path.join(save_dir, file))
+        for other in ('.json', '.pdmodel', '.pdiparams.info'):  # of an earlier export: it would get these weights
+            if name + other not in files and os.path.exists(path := os.path.join(save_dir, name + other)):
+                os.remove(path)
     except OSError as error:
         raise InputError(f'--save_dir {save_dir}: cannot be written ({error.strerror}).') from None
     return [os.path.join(save_dir, file) for file in (*files, config_name)]
 
 
-class _Static(paddle.nn.Layer):
-    """The segmenter followed by `output_op`: [N, 3, H, W] → classes, probabilities or logits."""
+def _split_off_normalize(transforms):
+    """Takes `Normalize` off the end of a list of settings, and builds it."""
+    if not transforms or transforms[-1]['type'] != 'Normalize':
+        last = transforms[-1]['type'] if transforms else 'nothing'
+        raise InputError('--fuse_preprocess: needs Normalize at the end of the transforms of val_dataset (or of '
+                         f'export), which end with {last}. Reorder them, or leave the flag out.')
+    return manager.TRANSFORMS['Normalize'](**{k: value for k, value in transforms.pop().items() if k != 'type'})
 
-    def __init__(self, model, output_op):
+
+class _Static(paddle.nn.Layer):
+    """A segmenter with what surrounds it: images → classes [N, H, W], probabilities or logits [N, C, H, W]."""
+
+    def __init__(self, model, output_op, size_divisor, normalize):
         super().__init__()
-        self.model, self.output_op = model, output_op
+        self.model, self.output_op, self.size_divisor = model, output_op, size_divisor
+        self.fused = normalize is not None
+        if self.fused:
+            for key in ('mean', 'std'):
+                self.register_buffer(key, paddle.to_tensor(getattr(normalize, key), 'float32').reshape([1, -1, 1, 1]))
 
     def forward(self, x):
+        if self.fused:  # uint8 [N, H, W, C]
+            x = (x.astype('float32').transpose([0, 3, 1, 2]) / 255 - self.mean) / self.std
+        if self.size_divisor:
+            size = paddle.shape(x)[2:]
+            times = (2 * size + self.size_divisor) // (2 * self.size_divisor)  # rounded
+            x = _resized(x, times.clip(min=1) * self.size_divisor)
         logit = infer.inference(self.model, x)  # the main output, [N, C, H, W] whatever the model's data_format
+        if self.size_divisor:
+            logit = _resized(logit, size)
         if self.output_op == 'argmax':
             return paddle.argmax(logit, axis=1, dtype='int32')
         return F.softmax(logit, axis=1) if self.output_op == 'softmax' else logit
 
 
-def _save_static(model, path, shape, output_op):
-    static = _Static(model, output_op)
+def _resized(maps, size):
+    return F.interpolate(maps, size, mode='bilinear', align_corners=True)
+
+
+def _save_static(static, path, shape, old_ir):
+    spec = paddle.static.InputSpec([shape[0], *shape[2:], shape[1]] if static.fused else shape,
+                                   'uint8' if static.fused else 'float32', 'x')
+    name = type(static.model).__name__
     try:
-        with evaluating(static):  # in train mode the file would hold dropout and batch statistics
-            paddle.jit.save(static, path, input_spec=[paddle.static.InputSpec(shape, 'float32', 'x')])
+        with evaluating(static), _old_ir() if old_ir else contextlib.nullcontext():  # else with dropout in the file
+            paddle.jit.save(static, path, input_spec=[spec])
     except OSError:
         raise
     except Exception as error:  # the compiler raises whatever the network's code does not let it convert
         reason = str(error).strip().splitlines() or ['no reason given']
-        raise RunError(f'{type(model).__name__} cannot be exported by Paddle {paddle.__version__}: '
-                       f'{type(error).__name__}: {reason[-1].strip()}') from error
+        how, remedy = ('as .pdmodel ', ' Leave --old_ir out.') if old_ir else ('', '')
+        raise RunError(f'{name} cannot be exported {how}by Paddle {paddle.__version__}: '
+                       f'{type(error).__name__}: {reason[-1].strip()}{remedy}') from error
+
+
+def _old_ir():
+    """Paddle 3 writes the format of Paddle 2 inside; Paddle 2 writes it anyway."""
+    try:
+        from paddle.pir_utils import OldIrGuard
+    except ImportError:
+        return contextlib.nullcontext()
+    return OldIrGuard()

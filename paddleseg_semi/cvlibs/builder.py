@@ -10,6 +10,7 @@ import paddle
 from paddleseg.cvlibs import SegBuilder, manager
 from paddleseg.utils import logger
 
+from paddleseg_semi.core.checkpoint import find_weights
 from paddleseg_semi.core.probe import Probe
 from paddleseg_semi.core.trainer import Player
 from paddleseg_semi.cvlibs.manager import METHODS
@@ -88,9 +89,23 @@ class SemiBuilder(SegBuilder):
             model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return paddle.jit.to_static(model) if self.config.to_static_training else model
 
-    def load_weights(self, model, path):
-        """Loads a trained network; InputError if the file does not fit it."""
-        return load_weights(model, path)
+    def load_weights(self, model, path, net=None):
+        """Loads a trained network.
+
+        Args:
+            model (nn.Layer): the network.
+            path (str): a weights file, or the folder of a checkpoint or of a run, see `find_weights`.
+            net (str, optional): a network of the method, from method.pdparams there. Default: the deployed one.
+
+        Returns:
+            str: the file.
+
+        Raises:
+            InputError: it does not fit, or is not there.
+        """
+        file = find_weights(path, whole=net is not None)
+        load_weights(model, file, net=net)
+        return file
 
     def split(self):
         """Split: which images keep their masks; None when all of them do."""

@@ -5,7 +5,7 @@ import os
 from ast import literal_eval
 
 import yaml
-from paddleseg.cvlibs import Config
+from paddleseg.cvlibs import Config, manager
 
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.cvlibs.schema import check_keys, check_sections
@@ -85,6 +85,24 @@ class SemiConfig(Config):
         if section.get('type') == 'Dataset' and 'train_path' in section and not self.opens_masks:
             section.update(mode='test', test_path=section['train_path'])
         return section
+
+    def class_names(self, num_classes):
+        """Of the recipe (`class_names`), or of the class of its val_dataset (`CLASSES`).
+
+        Args:
+            num_classes (int): how many there should be.
+
+        Returns:
+            list[str]: None without.
+
+        Raises:
+            InputError: another number of names.
+        """
+        kind = manager.DATASETS.components_dict.get(self.val_dataset_cfg.get('type'))
+        names = self.dic.get('class_names') or getattr(kind, 'CLASSES', None)
+        if names is not None and len(names) != num_classes:
+            raise InputError(f'class_names: {len(names)} names for {num_classes} classes.')
+        return names and [str(name) for name in names]
 
     def _apply_flags(self, flags):
         for key in ('batch_size', 'iters'):

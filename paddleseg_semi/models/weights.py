@@ -7,10 +7,10 @@ import numpy as np
 from paddleseg.utils import logger, utils
 
 from paddleseg_semi import safe
-from paddleseg_semi.errors import InputError
+from paddleseg_semi.errors import InputError, nearest
 
 
-def load_weights(model, path, partial=False):
+def load_weights(model, path, partial=False, net=None):
     """Loads a `.pdparams` file.
 
     Args:
@@ -18,6 +18,7 @@ def load_weights(model, path, partial=False):
         path (str): the file.
         partial (bool, optional): True loads what fits and warns of the rest: for pretraining, where the classifier
             differs. False wants every tensor of the network in the file. Default: False.
+        net (str, optional): the file holds a whole method; load this one of its networks, see :func:`network_of`.
 
     Returns:
         int: tensors loaded.
@@ -26,9 +27,38 @@ def load_weights(model, path, partial=False):
         InputError: the file is missing, damaged, would execute code or is no weights file; a tensor is missing or of
             another shape (unless `partial`); nothing fits.
     """
-    count = assign(model, safe.load(path), path, partial)
+    state = safe.load(path)
+    count = assign(model, network_of(state, model, net, path) if net else state, path, partial)
     logger.info(f'{count} of {len(model.state_dict())} tensors of {type(model).__name__} loaded from {path}')
     return count
+
+
+def network_of(state, model, net, source):
+    """The weights of one segmenter out of those of a whole method.
+
+    Args:
+        state (dict[str, numpy.ndarray]): of the method.
+        model (nn.Layer): a network like it.
+        net (str): its name in the method, such as 'model' (or 'student'), 'teacher' or 'model_2'.
+        source (str): the file, for messages.
+
+    Returns:
+        dict[str, numpy.ndarray]: name in the network to array.
+
+    Raises:
+        InputError: the method has no such network.
+    """
+    names = list(model.state_dict())
+    heads = [key[:-len(names[0])] for key in state if key.endswith(f'.{names[0]}')] if isinstance(state, dict) else []
+    parts = {head.split('.')[0]: {name: state[head + name] for name in names} for head in heads
+             if all(head + name in state for name in names)}
+    if not parts:
+        raise InputError(f'{source}: holds no {type(model).__name__} of this recipe. Give the recipe it was trained '
+                         'with.')
+    wanted = 'model' if net == 'student' else net  # what papers call it
+    if wanted not in parts:
+        raise InputError(f'--export_net {net}: {source} holds {", ".join(parts)}.{nearest(net, parts)}')
+    return parts[wanted]
 
 
 def load_pretrained(model, pretrained):
