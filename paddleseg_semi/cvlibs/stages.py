@@ -19,7 +19,8 @@ def read_pipeline(path, save_dir, opts=None, **flags):
           sup:   {type: Train, config: recipe.yml}    # name, type, the type's keywords
           label: {type: PseudoLabel, model: '@sup/best_model', files: '@sup/split/unlabeled.txt'}
 
-    '@sup/' is the folder of stage sup. The `_base_` of PaddleSeg's recipes works here too.
+    '@sup/' is the folder of stage sup. Stages run in the order of the file, but for those that another one names: they
+    run before it. The `_base_` of PaddleSeg's recipes works here too.
 
     Args:
         path (str): the YAML file.
@@ -43,14 +44,41 @@ def read_pipeline(path, save_dir, opts=None, **flags):
     for option in opts or []:
         set_option(stages, option)
     steps = {}
-    for name, settings in stages.items():
+    for name in _in_order(stages):
         with naming(name):
-            steps[name] = _build(name, settings, defaults, save_dir, steps)
+            steps[name] = _build(name, stages[name], defaults, save_dir, steps)
     taken = {key for step in steps.values() for key in inspect.signature(type(step.stage)).parameters}
     for key in defaults:
         if key not in taken:
             raise InputError(f'{path}: defaults.{key}: no stage takes it.{nearest(key, taken)}')
     return Pipeline(steps, save_dir)
+
+
+def _in_order(stages):
+    """list[str]: names, each after those it reads from. A stage added to those of a `_base_` may have to come first."""
+    order = []
+
+    def place(name, readers):
+        if name in readers:
+            circle = ', '.join([*readers[readers.index(name):], name])
+            raise InputError(f'stages {circle}: each waits for the one after it.')
+        if name in stages and name not in order:
+            for owner in _owners(stages[name]):
+                place(owner, [*readers, name])
+            order.append(name)
+
+    for name in stages:
+        place(name, [])
+    return order
+
+
+def _owners(value):
+    """Yields the stages whose products a setting names."""
+    if isinstance(value, str):
+        yield from re.findall(r'^@([^/]*)', value)
+    elif isinstance(value, (list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _owners(item)
 
 
 def _build(name, settings, defaults, save_dir, earlier):
@@ -73,7 +101,7 @@ def _build(name, settings, defaults, save_dir, earlier):
             return value
         owner, _, product = value[1:].partition('/')
         if owner not in earlier:
-            raise InputError(f'"{value}": there is no earlier stage "{owner}".{nearest(owner, earlier)}')
+            raise InputError(f'"{value}": there is no stage "{owner}".{nearest(owner, earlier)}')
         products.append((owner, product))
         return os.path.join(save_dir, owner, product)
 

@@ -1,5 +1,6 @@
 """tools/pipeline.py with the stages of ST and ST++: what it writes, that it can be killed, and what it says."""
 
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 import yaml
 from paddleseg.datasets import Dataset
 from PIL import Image
+
+from paddleseg_semi.cvlibs.stages import read_pipeline
 
 from .conftest import ONE_THREAD, ROOT, Toy, communicate, one_line, snapshot
 
@@ -176,7 +179,8 @@ def test_from_needs_the_stages_before(toy, capfd):
     ('reliable.count=1', ['reliable', 'count', '2']),
     ('reliable.keep=2', ['reliable', 'keep', '0 to 1']),
     ('label_1.scales=[0]', ['label_1', 'scales', 'above 0']),
-    ('label_1.model=@retrain_1/best_model', ['label_1', 'no earlier stage "retrain_1"']),
+    ('label_1.model=@retrain_1/best_model', ['stages label_1, retrain_1, label_1', 'waits']),
+    ('label_1.model=@supp/best_model', ['label_1', 'no stage "supp"', 'Did you mean "sup"?']),
     ('sup.config=none.yml', ['sup', 'none.yml', 'no such file']),
     ('sup.method=Advsemiseg2', ['sup', 'Advsemiseg2'])])
 def test_a_bad_setting_is_one_line(toy, capfd, option, says):
@@ -192,6 +196,18 @@ def test_a_bad_pipeline_is_one_line(toy, capfd, pipeline, says):
     (toy.folder / 'pipeline.yml').write_text(yaml.safe_dump(pipeline))
     args = flags(toy, config='pipeline.yml')
     refused(toy, capfd, says, *args[:args.index('--opts')])
+
+
+def test_stages_wait_for_those_they_name(toy, monkeypatch):
+    flags(toy)
+    monkeypatch.chdir(toy.folder)
+    stages = yaml.safe_load(STPP.read_text())['stages']
+    backwards = {'stages': dict(reversed(stages.items()))}
+    (toy.folder / 'backwards.yml').write_text(yaml.safe_dump(backwards, sort_keys=False))
+    order = list(read_pipeline('backwards.yml', 'run', config='recipe.yml', label_ratio=0.5).steps)
+    for name, settings in stages.items():
+        for owner in re.findall('@([^/]*)/', str(settings)):
+            assert order.index(owner) < order.index(name)
 
 
 def test_raw_images_of_any_folder(toy, monkeypatch):
