@@ -1,6 +1,7 @@
-"""Does what is exported predict what was trained? For every method: a short training on demo scenes, tools/export.py, and
-deploy/python/infer.py against tools/predict.py. Then one network under all options of the export. Run it again after an
-interruption: what is done stays.
+"""Does an exported network predict what the trained one does?
+
+For every method: a short training on demo scenes, tools/export.py, and deploy/python/infer.py against tools/predict.py.
+Then one network under all options of the export. Run it again after an interruption: what is done stays.
 
     python benchmarks/export.py --csv docs/results
 """
@@ -66,8 +67,9 @@ def train_method(args, method, start):
         tool(args, 'tools/pipeline.py', '--config', 'configs/stpp/stpp_fastscnn_demo.yml', '--save_dir', folder,
              '--iters', args.iters, '--opts', 'label_1.scales=[1.0]', 'label_2.scales=[1.0]')
         return _DEMO, os.path.join(folder, 'retrain_2')
-    return _DEMO, trained(args, method, '--config', _DEMO, '--method', method, '--label_ratio', 0.125, '--iters',
-                          args.iters, '--opts', f'model.pretrained={start}/iter_{args.iters * _ALL_MASKS}/model.pdparams')
+    weights = os.path.join(start, f'iter_{args.iters * _ALL_MASKS}', 'model.pdparams')
+    return _DEMO, trained(args, method, '--config', _DEMO, '--method', method, '--label_ratio', 0.125,
+                          '--iters', args.iters, '--opts', f'model.pretrained={weights}')
 
 
 def trained(args, name, *flags):
