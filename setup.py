@@ -21,5 +21,6 @@ setup(
     package_dir={'paddleseg_semi.configs': 'configs'},
     package_data={'paddleseg_semi.configs': ['**/*.yml']},
     install_requires=[line for line in REQUIREMENTS if line not in PADDLE],
-    extras_require={'cpu': PADDLE, 'crf': ['pydensecrf2>=1.1'], 'test': ['pytest', 'ruff']},
+    extras_require={'cpu': PADDLE, 'crf': ['pydensecrf2>=1.1'], 'serving': ['aiohttp>=3.14', 'prometheus-client>=0.20'],
+                    'test': ['pytest', 'ruff']},
 )

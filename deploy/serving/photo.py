@@ -1,0 +1,45 @@
+"""Photos as strangers send them: what they are is found out before anything of their size is allocated."""
+
+import io
+
+from PIL import Image
+
+from paddleseg_semi.deploy import photos
+
+FORMATS = {'JPEG': b'\xff\xd8\xff', 'PNG': b'\x89PNG\r\n\x1a\n', 'BMP': b'BM'}  # and how their files begin
+
+
+class Refused(Exception):
+    """A request that gets an answer other than 200: its HTTP status, one line that says why, and headers."""
+
+    def __init__(self, status, message, **headers):
+        super().__init__(message)
+        self.status, self.headers = status, headers
+
+
+def decode(body, channels, max_pixels):
+    """Decodes a photo; see `paddleseg_semi.deploy.photos.decode`.
+
+    Args:
+        body (bytes): the file.
+        channels (int): 1 or 3.
+        max_pixels (int): width times height that is still decoded.
+
+    Returns:
+        ndarray: uint8 [h, w, 3] BGR, or [h, w] gray.
+
+    Raises:
+        Refused: 415 no image file, 413 too many pixels, 422 damaged.
+    """
+    if not body.startswith(tuple(FORMATS.values())):
+        raise Refused(415, f'The file is not a {", ".join(FORMATS)} image.')
+    try:
+        with Image.open(io.BytesIO(body), formats=list(FORMATS)) as image:
+            width, height = image.size  # of the header: nothing is decoded yet
+        if width * height > max_pixels:
+            raise Refused(413, f'The photo has {width} x {height} pixels; up to {max_pixels} are accepted.')
+        return photos.decode(body, channels, max_pixels)
+    except Refused:
+        raise
+    except Exception as error:  # a damaged file can raise almost anything
+        raise Refused(422, f'The photo cannot be decoded ({photos.reason(error)}).') from None

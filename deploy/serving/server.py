@@ -1,0 +1,96 @@
+"""Serves an exported segmenter over HTTP: photos in, masks out; http://HOST:PORT/ is a page to try it on."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..')
+sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)), ROOT, os.path.join(ROOT, 'tools')]
+
+from cli import Parser, add_device_flags, run
+
+parser = Parser(__doc__)
+parser.add_argument('--config', required=True, help='deploy.yaml, as tools/export.py writes it')
+parser.add_argument('--host', default='127.0.0.1', help='address to listen on; 0.0.0.0 is all of them')
+parser.add_argument('--port', type=int, default=8080, help='port to listen on; 0 takes a free one')
+add_device_flags(parser)
+parser.add_argument('--engine', default='onednn', choices=['paddle', 'onednn', 'openvino'], help='of the CPU')
+parser.add_argument('--batch_size', type=int, default=8, help='photos of equal size per run, at most')
+parser.add_argument('--max_body', type=float, default=10, help='megabytes of a file, at most')
+parser.add_argument('--max_pixels', type=int, default=2048 * 2048, help='of a photo, and of a batch of several')
+parser.add_argument('--queue', type=int, default=64, help='requests at once; one more gets status 503')
+parser.add_argument('--timeout', type=float, default=30, help='seconds until a photo that has arrived gets status 504')
+parser.add_argument('--client_timeout', type=float, default=15,
+                    help='seconds a client has for its headers, for its photo (status 408), and to take the answer')
+
+
+def main(args):
+    # OpenCV reads this when it is loaded: the second guard behind that of photo.py.
+    os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(args.max_pixels)
+    from paddleseg.utils import logger
+
+    from paddleseg_semi.deploy.backends import PaddleBackend
+    from paddleseg_semi.deploy.bundle import Bundle
+    from paddleseg_semi.errors import InputError
+    from paddleseg_semi.runtime import set_device, tune_cpu
+    try:
+        from service import Limits, Service
+    except ModuleNotFoundError as error:
+        if error.name not in ('aiohttp', 'prometheus_client'):
+            raise
+        raise InputError(f"{error.name} is not installed. Run: pip install 'paddleseg_semi[serving]'") from None
+
+    for flag in ('batch_size', 'max_body', 'max_pixels', 'queue', 'timeout', 'client_timeout'):
+        if getattr(args, flag) <= 0:
+            raise InputError(f'--{flag} {getattr(args, flag)}: give a number above 0.')
+    bundle = Bundle.read(args.config)
+    if 0 < bundle.input_shape[0] < args.batch_size:
+        args.batch_size = bundle.input_shape[0]
+        logger.info(f'The model was exported for batches of {args.batch_size}.')
+    sock = listen(args.host, args.port)
+    device = set_device(args.device)
+    threads = args.cpu_threads or len(os.sched_getaffinity(0))
+    tune_cpu(threads, not args.no_cpu_tuning)
+    backend = PaddleBackend(bundle, device, threads, args.engine)
+    warm_up(bundle, backend)
+    limits = Limits(int(args.max_body * 1e6), args.max_pixels, args.queue, args.timeout, args.client_timeout)
+
+    async def serve():
+        service, ended = Service(bundle, backend, args.batch_size, limits), asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        await service.start(sock)
+        logger.info('Serving on http://{}:{}/'.format(*sock.getsockname()))
+        await ended.wait()
+        logger.info(f'Ending: {service.inside} photos are still being segmented.')
+        await service.stop()
+
+    asyncio.run(serve())
+
+
+def warm_up(bundle, backend):
+    """Runs a black photo, so that a model that does not run is known before the service listens."""
+    import numpy as np
+
+    from paddleseg_semi.deploy.segment import prepare, stack
+    from paddleseg_semi.errors import RunError
+    size = [side if side > 0 else 256 for side in bundle.input_shape[2:]]
+    try:
+        backend.run(stack([prepare(bundle, np.zeros((*size, 3), 'uint8'), 'a black photo')]))
+    except (RuntimeError, ValueError) as error:
+        raise RunError(f'{bundle.model}: does not run: {" ".join(str(error).split())}') from None
+
+
+def listen(host, port):
+    """A listening TCP socket, or InputError."""
+    from paddleseg_semi.errors import InputError
+    try:
+        return socket.create_server((host, port), backlog=1024)
+    except (OSError, OverflowError) as error:
+        raise InputError(f'--host {host} --port {port}: cannot be listened on ({error}).') from None
+
+
+if __name__ == '__main__':
+    run(main, parser)
