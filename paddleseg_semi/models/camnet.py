@@ -127,9 +127,9 @@ def stretch(maps, size):
         Tensor: [N, K, height, width].
     """
     maps = F.interpolate(maps, size, mode='bilinear')
-    flat = maps.flatten(2)
-    low = flat.take_along_axis(flat.argmin(2, keepdim=True), 2).unsqueeze(3)
-    span = flat.take_along_axis(flat.argmax(2, keepdim=True), 2).unsqueeze(3) - low
+    flat = maps.flatten(2)  # below, Paddle's broadcast would bind an exported network to one image per batch
+    low = flat.take_along_axis(flat.argmin(2, keepdim=True), 2, broadcast=False).unsqueeze(3)
+    span = flat.take_along_axis(flat.argmax(2, keepdim=True), 2, broadcast=False).unsqueeze(3) - low
     return (maps - low) / paddle.where(span > 0, span, paddle.ones_like(span))
 
 

@@ -11,6 +11,7 @@ from paddle.vision.models import resnet, vgg
 from paddleseg.transforms import Normalize
 
 from paddleseg_semi.core.cams import cams
+from paddleseg_semi.core.export import export
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.camnet import CAMNet, score_planes, stretch
 from paddleseg_semi.models.modes import evaluating
@@ -76,6 +77,16 @@ def test_shows_what_it_finds():
         assert set(pred.unique().tolist()) == {0, 2}
         net.tag_threshold = 0
         close(net(x)[0].numpy(), score_planes(net.attend(x)[1], 0.3).numpy())
+
+
+def test_an_exported_one_takes_any_batch(tmp_path):
+    net = CAMNet(4, Features())
+    export(net, str(tmp_path), [{'type': 'Normalize'}], output_op='none')
+    net.eval()
+    static = paddle.jit.load(str(tmp_path / 'model'))
+    for shape in ([1, 3, 17, 13], [3, 3, 24, 16]):
+        x = paddle.randn(shape)
+        close(static(x), net(x)[0], atol=1e-5)
 
 
 def test_maps_of_tags():
