@@ -93,10 +93,25 @@ def add_test_flags(parser, augment):
     parser.add_argument('--scales', nargs='+', type=float, default=1.0, help=f'scales of --{augment}')
     parser.add_argument('--flip_horizontal', action='store_true', help=f'--{augment} with left and right exchanged too')
     parser.add_argument('--flip_vertical', action='store_true', help=f'--{augment} with top and bottom exchanged too')
+    add_window_flags(parser)
+    parser.add_argument('--use_multilabel', action='store_true', help='refused: here classes exclude each other')
+
+
+def add_window_flags(parser):
+    """The sliding window; `check_window` checks what they say."""
     parser.add_argument('--is_slide', action='store_true', help='move a window over the image')
     parser.add_argument('--crop_size', nargs=2, type=int, metavar=('W', 'H'), help='the window, pixels')
     parser.add_argument('--stride', nargs=2, type=int, metavar=('W', 'H'), help='steps of the window, pixels')
-    parser.add_argument('--use_multilabel', action='store_true', help='refused: here classes exclude each other')
+
+
+def check_window(crop_size, stride):
+    """InputError for a window that leaves gaps or has no size."""
+    from paddleseg_semi.errors import InputError
+    if not crop_size or not stride:
+        raise InputError('--is_slide: needs --crop_size W H and --stride W H.')
+    if min(*crop_size, *stride) < 1 or stride[0] > crop_size[0] or stride[1] > crop_size[1]:
+        raise InputError(f'--crop_size {crop_size} --stride {stride}: give pixels of at least 1, and a stride no '
+                         'larger than the window.')
 
 
 def build_network(args, net=None):
@@ -153,10 +168,5 @@ def test_options(args, config, augment):
     if min(options['scales']) <= 0:
         raise InputError(f'--scales {scales}: give numbers above 0.')
     if options.get('is_slide'):
-        crop, stride = options.get('crop_size'), options.get('stride')
-        if not crop or not stride:
-            raise InputError('--is_slide: needs --crop_size W H and --stride W H.')
-        if min(*crop, *stride) < 1 or stride[0] > crop[0] or stride[1] > crop[1]:
-            raise InputError(f'--crop_size {crop} --stride {stride}: give pixels of at least 1, '
-                             'and a stride no larger than the window.')
+        check_window(options.get('crop_size'), options.get('stride'))
     return options

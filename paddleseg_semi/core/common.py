@@ -1,6 +1,7 @@
 """What evaluation, export, prediction and deployment share."""
 
 import hashlib
+import io
 import os
 import sys
 
@@ -44,12 +45,13 @@ def as_tested(model, size_divisor=None, average_probs=False):
     return run
 
 
-def list_images(image_path):
-    """Finds the images to predict, and reads each once so that a damaged one is known before anything is written.
+def list_images(image_path, check=True):
+    """Finds the images to predict.
 
     Args:
         image_path (str): an image; a folder, searched recursively; or a text list, whose lines begin with an image
             path relative to the list's folder.
+        check (bool): read each once, so that a damaged one is known before anything is written.
 
     Returns:
         list[tuple]: (path, name), sorted unless listed; the name is what the result is called below the output
@@ -69,7 +71,8 @@ def list_images(image_path):
         raise InputError(f'--image_path {image_path}: no image in it ({", ".join(_SUFFIXES)}).')
     images = {}
     for path in paths:
-        _check_image(path)
+        if check:
+            _check_image(path)
         name = os.path.splitext(os.path.normpath('/' + os.path.relpath(path, folder or '.')))[0][1:]  # no way up
         other = images.setdefault(name, path)
         if other != path:
@@ -111,9 +114,17 @@ def make_folder(path, flag='--save_dir'):
 def save_mask(classes, path, color_map):
     """Writes classes (ndarray [H, W], 0..255) as a palette PNG whose pixel values are the classes, complete or not at
     all."""
+    png = io.BytesIO()
+    visualize.get_pseudo_color_map(classes, color_map).save(png, format='PNG')
+    save_bytes(png.getbuffer(), path)
+
+
+def save_bytes(data, path):
+    """Writes a file and the folders above it, complete or not at all."""
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        visualize.get_pseudo_color_map(classes, color_map).save(path + '.tmp', format='PNG')
+        with open(path + '.tmp', 'wb') as file:
+            file.write(data)
         os.replace(path + '.tmp', path)
     except OSError as error:
         raise RunError(f'{path}: cannot be written ({error.strerror or error}).') from None

@@ -1,12 +1,14 @@
 """What runs an exported segmenter. Every backend has `run(batch)`; none may be shared by threads."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from paddle import inference
 
-_TUNING_BATCHES = 10
+from paddleseg_semi.deploy.photos import reason
+from paddleseg_semi.errors import InputError, RunError
 
 
 @dataclass
@@ -16,16 +18,16 @@ class TensorRT:
     Args:
         max_batch (int): the largest N.
         min_subgraph_size (int): the smallest graph handed over.
-        tune (bool): take the range of shapes from `shape_file`, or measure it on the first batches and keep it there.
+        tune (bool): take the range of shapes from `shape_file`, or measure it and keep it there.
         shape_file (str, optional): default: auto_tuned_shape.pbtxt beside deploy.yaml.
-        sample (callable, optional): gives the batches to measure on.
+        measure (callable, optional): takes the backend and runs photos through it.
     """
 
     max_batch: int = 1
     min_subgraph_size: int = 3
     tune: bool = False
     shape_file: str | None = None
-    sample: callable = None
+    measure: Callable | None = None
 
 
 class PaddleBackend:
@@ -35,22 +37,30 @@ class PaddleBackend:
         bundle (Bundle): the exported segmenter.
         device (str): 'cpu', 'gpu', 'xpu', 'npu' or 'mlu'.
         threads (int): of the CPU.
-        engine (str): of the CPU: 'paddle' or 'onednn'.
-        precision (str): of TensorRT: 'fp32', 'fp16' or 'int8'.
+        engine (str): of the CPU: 'paddle', 'onednn', or 'openvino', which needs a model.pdmodel.
+        precision (str): of oneDNN on a model.json and of OpenVINO: 'fp32' or 'bf16'; of TensorRT: 'fp32', 'fp16' or
+            'int8'.
         tensorrt (TensorRT, optional): of a GPU.
+
+    Raises:
+        InputError: the engine cannot run this model in this precision.
+        RunError: Paddle cannot load the model.
     """
 
     def __init__(self, bundle, device='cpu', threads=1, engine='paddle', precision='fp32', tensorrt=None):
         self.bundle, self.device = bundle, device
         config = self._config()
         if device == 'cpu':
-            self._use_cpu(config, threads, engine)
+            self._use_cpu(config, threads, engine, precision)
         elif tensorrt:
             self._use_tensorrt(config, tensorrt, precision)
         self.memory_optim = bundle.model.endswith('.pdmodel')  # the pass does not exist for model.json
         if self.memory_optim:
             config.enable_memory_optim()
-        self.predictor = inference.create_predictor(config)
+        try:
+            self.predictor = inference.create_predictor(config)
+        except Exception as error:  # whatever Paddle raises
+            raise RunError(f'{bundle.model}: Paddle Inference cannot load it ({reason(error)}).') from None
 
     def run(self, batch):
         """Runs one batch.
@@ -81,16 +91,29 @@ class PaddleBackend:
             config.enable_custom_device(self.device)
         return config
 
-    def _use_cpu(self, config, threads, engine):
+    def _use_cpu(self, config, threads, engine, precision):
+        old_ir = self.bundle.model.endswith('.pdmodel')
         config.set_cpu_math_library_num_threads(threads)
-        if engine != 'onednn':
+        if engine == 'openvino':
+            if not old_ir:  # Paddle would not use it, and not say so
+                raise InputError(f'{self.bundle.model}: OpenVINO takes the old format only. Export with --old_ir.')
+            config.enable_openvino_engine(inference.PrecisionType.Bfloat16 if precision == 'bf16'
+                                          else inference.PrecisionType.Float32)
+        elif engine == 'onednn':
+            config.enable_mkldnn()
+            config.set_mkldnn_cache_capacity(10)  # shapes; without a limit every image size stays in memory
+            if not old_ir:
+                config.delete_pass('onednn_placement_pass')  # Paddle 3.3: fails on bilinear_interp (its issue 79749)
+            if precision == 'bf16':
+                if old_ir:
+                    raise InputError(f'{self.bundle.model}: oneDNN has no bf16 for the old format. Export without '
+                                     '--old_ir, or use OpenVINO.')
+                config.enable_mkldnn_bfloat16()
+        else:
+            if precision != 'fp32':
+                raise InputError(f'--precision {precision}: on a CPU this needs oneDNN or OpenVINO.')
             if hasattr(config, 'disable_mkldnn'):  # Paddle 3 switches it on by itself, the oldest 2 cannot switch it
                 config.disable_mkldnn()
-            return
-        config.enable_mkldnn()
-        config.set_mkldnn_cache_capacity(10)  # shapes; without a limit every image size stays in memory
-        if self.bundle.model.endswith('.json'):
-            config.delete_pass('onednn_placement_pass')  # Paddle 3.3: fails on bilinear_interp (Paddle issue 79749)
 
     def _use_tensorrt(self, config, tensorrt, precision):
         types = {'fp32': inference.PrecisionType.Float32, 'fp16': inference.PrecisionType.Half,
@@ -101,17 +124,16 @@ class PaddleBackend:
         if tensorrt.tune:
             file = tensorrt.shape_file or os.path.join(self.bundle.folder, 'auto_tuned_shape.pbtxt')
             if not os.path.isfile(file):
-                self._measure_shapes(file, tensorrt.sample)
+                self._measure_shapes(file, tensorrt.measure)
             config.enable_tuned_tensorrt_dynamic_shape(file, True)
         else:
-            sizes, channels = ((1, 100, 100), (tensorrt.max_batch, 2000, 3000), (tensorrt.max_batch, 512, 1024)), \
-                self.bundle.input_shape[1]
+            sizes = ((1, 100, 100), (tensorrt.max_batch, 2000, 3000), (tensorrt.max_batch, 512, 1024))
+            channels = self.bundle.input_shape[1]
             config.set_trt_dynamic_shape_info(*({'x': [n, channels, h, w]} for n, h, w in sizes))
 
-    def _measure_shapes(self, file, sample):
+    def _measure_shapes(self, file, measure):
         config = self._config()
         config.collect_shape_range_info(file)
         self.predictor = inference.create_predictor(config)
-        for _, batch in zip(range(_TUNING_BATCHES), sample()):
-            self.run(batch)
+        measure(self)
         del self.predictor  # writes the file

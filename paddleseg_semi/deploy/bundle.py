@@ -73,7 +73,7 @@ class Bundle:
         colors = _list(deploy, 'palette', [])
         if len(colors) % 3 or len(colors) > 768 or not all(type(c) is int and 0 <= c <= 255 for c in colors):
             refuse('palette', 'R G B of every class, each 0..255')
-        return cls(folder, *files, _build_transforms(path, deploy['transforms']), deploy['output_op'], shape,
+        return cls(folder, *files, _build_transforms(path, deploy['transforms'], shape[1]), deploy['output_op'], shape,
                    deploy['input_dtype'], names, visualize.get_color_map_list(256, custom_color=colors),
                    deploy.get('summary') or {})
 
@@ -99,10 +99,11 @@ def _list(deploy, key, default):
     return value if isinstance(value, list) or value is default else [None]
 
 
-def _build_transforms(path, transforms):
+def _build_transforms(path, transforms, channels):
     try:
-        return DeployConfig.load_transforms(transforms)
+        ops = DeployConfig.load_transforms(transforms).transforms
     except Exception as error:  # a constructor may raise anything
         hint = nearest(error.args[0] if error.args else '', manager.TRANSFORMS.components_dict)
         raise InputError(f'--config {path}: its transforms cannot be built ({type(error).__name__}: {error}).{hint}') \
             from None
+    return Compose(ops, img_channels=1 if channels == 1 else 3)

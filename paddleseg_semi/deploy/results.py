@@ -1,16 +1,183 @@
-"""What inference writes."""
+"""What inference writes. A writer has `make(photo)`, which any thread may call; `add(made)`, called for one photo after
+the other with what `make` gave; and `close()` at the end. Paths are relative to the folder of the results."""
 
+import json
 import os
+import shutil
+import tempfile
 
-from paddleseg_semi.core.common import save_mask
+import cv2
+import numpy as np
+
+from paddleseg_semi.core.common import save_bytes, save_mask
+from paddleseg_semi.deploy.polygons import area, outlines
+from paddleseg_semi.errors import InputError, RunError
+
+FOLDERS = {'overlay': 'added_prediction', 'conf': 'confidence', 'labelme': 'labelme'}
+
+_BACKGROUND = ('background', '_background_')  # no object, so no polygons
 
 
-class MaskWriter:
-    """One palette PNG per photo, whose pixel values are the classes: `<folder>/<name>.png`."""
+class Writer:
+    """Base class.
+
+    Attributes:
+        needs_pixels (bool): `make` looks at the photo itself.
+    """
+
+    needs_pixels = False
 
     def __init__(self, bundle, folder):
-        self.palette, self.folder = bundle.palette, folder
+        self.bundle, self.folder = bundle, folder
 
-    def write(self, name, classes):
-        """Args: name (str): of the photo. classes (ndarray): uint8 [h, w]."""
-        save_mask(classes, os.path.join(self.folder, f'{name}.png'), self.palette)
+    def make(self, photo):
+        """Photo → anything."""
+        raise NotImplementedError
+
+    def add(self, made):
+        """Takes what `make` gave, in the order of the run."""
+
+    def close(self):
+        """Ends a run that was not broken off."""
+
+
+class Masks(Writer):
+    """`<name>.png`: palette PNG whose pixel values are the classes."""
+
+    def make(self, photo):
+        save_mask(photo.classes, os.path.join(self.folder, f'{photo.name}.png'), self.bundle.palette)
+
+
+class Overlays(Writer):
+    """`added_prediction/<name>.<as the photo>`: the photo with the colors of the classes over it."""
+
+    needs_pixels = True
+
+    def make(self, photo):
+        suffix = os.path.splitext(photo.path)[1]
+        path = os.path.join(self.folder, FOLDERS['overlay'], photo.name + suffix)
+        done, data = cv2.imencode(suffix, overlay(photo, self.bundle.palette))
+        if not done:
+            raise InputError(f'its overlay cannot be written as {suffix}')
+        save_bytes(data, path)
+
+
+class OverlayVideo(Writer):
+    """`added_prediction/<name>.mp4`: the overlays of a video's frames."""
+
+    needs_pixels = True
+
+    def __init__(self, bundle, folder, name, fps):
+        super().__init__(bundle, folder)
+        self.path, self.fps, self.video = os.path.join(folder, FOLDERS['overlay'], f'{name}.mp4'), fps, None
+
+    def make(self, photo):
+        return overlay(photo, self.bundle.palette)
+
+    def add(self, made):
+        if self.video is None:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            height, width = made.shape[:2]
+            self.video = cv2.VideoWriter(self.path, cv2.VideoWriter_fourcc(*'mp4v'), self.fps, (width, height))
+            if not self.video.isOpened():
+                raise RunError(f'{self.path}: this OpenCV cannot write MP4.')
+        self.video.write(made)
+
+    def close(self):
+        if self.video is not None:
+            self.video.release()
+
+
+class Confidences(Writer):
+    """`confidence/<name>.png`: the probability of the class, 0 to 1 as gray 0 to 255."""
+
+    def __init__(self, bundle, folder):
+        super().__init__(bundle, folder)
+        check_scores(bundle, '--save_conf')
+
+    def make(self, photo):
+        png = cv2.imencode('.png', np.rint(255 * photo.conf).astype('uint8'))[1]
+        save_bytes(png, os.path.join(self.folder, FOLDERS['conf'], f'{photo.name}.png'))
+
+
+class Polygons(Writer):
+    """Base class of what writes polygons; see :func:`outlines`. The class `background` has none."""
+
+    def __init__(self, bundle, folder, tolerance=0.0):
+        super().__init__(bundle, folder)
+        self.tolerance, self.names = tolerance, bundle.class_names or []
+        self.skip = {number for number, name in enumerate(self.names) if name.lower() in _BACKGROUND}
+
+    def name(self, number):
+        """str: of a class."""
+        return self.names[number] if number < len(self.names) else f'class {number}'
+
+    def outlines(self, photo):
+        """The polygons of a photo: class, ring [K, 2]."""
+        return outlines(photo.classes, self.skip, self.tolerance)
+
+
+class Labelme(Polygons):
+    """`labelme/<name>.json`: a file per photo, as the program labelme writes and opens it."""
+
+    def make(self, photo):
+        path = os.path.join(self.folder, FOLDERS['labelme'], f'{photo.name}.json')
+        height, width = photo.classes.shape
+        shapes = [{'label': self.name(number), 'points': ring.tolist(), 'group_id': None, 'shape_type': 'polygon',
+                   'flags': {}} for number, ring in self.outlines(photo)]
+        text = json.dumps({'version': '5.0.1', 'flags': {}, 'shapes': shapes,
+                           'imagePath': os.path.relpath(photo.path, os.path.dirname(path)), 'imageData': None,
+                           'imageHeight': height, 'imageWidth': width})
+        save_bytes(text.encode(), path)
+
+
+class Coco(Polygons):
+    """`annotations.json`: one file of COCO's form for all photos. A category's id is the class; an image's id is its
+    place among the photos."""
+
+    def __init__(self, bundle, folder, tolerance=0.0):
+        super().__init__(bundle, folder, tolerance)
+        self.images, self.numbers, self.count = [], set(range(len(self.names))) - self.skip, 0
+        self.lines = tempfile.TemporaryFile('w+', encoding='utf-8')  # noqa: SIM115  annotations may be many
+
+    def make(self, photo):
+        height, width = photo.classes.shape
+        image = {'id': photo.index, 'file_name': photo.name + os.path.splitext(photo.path)[1], 'height': height,
+                 'width': width}
+        return image, [{'image_id': photo.index, 'category_id': number, 'iscrowd': 0, 'area': area(ring),
+                        'bbox': [*ring.min(0), *np.ptp(ring, axis=0)], 'segmentation': [ring.ravel().tolist()]}
+                       for number, ring in self.outlines(photo)]
+
+    def add(self, made):
+        image, annotations = made
+        self.images.append(image)
+        for annotation in annotations:
+            self.lines.write(',\n' if self.count else '\n')
+            self.count += 1
+            self.numbers.add(annotation['category_id'])
+            json.dump({'id': self.count, **annotation}, self.lines)
+
+    def close(self):
+        categories = [{'id': number, 'name': self.name(number)} for number in sorted(self.numbers)]
+        path = os.path.join(self.folder, 'annotations.json')
+        self.lines.seek(0)
+        with open(path + '.tmp', 'w', encoding='utf-8') as file:
+            file.write(f'{{"images": {json.dumps(self.images)},\n"categories": {json.dumps(categories)},\n'
+                       '"annotations": [')
+            shutil.copyfileobj(self.lines, file)
+            file.write(']}\n')
+        self.lines.close()
+        os.replace(path + '.tmp', path)
+
+
+def overlay(photo, palette):
+    """ndarray: uint8 [h, w, 3] BGR, the photo at 0.6 and the colors of its classes at 0.4, as tools/predict.py."""
+    pixels = photo.pixels if photo.pixels.ndim == 3 else cv2.cvtColor(photo.pixels, cv2.COLOR_GRAY2BGR)
+    colors = np.array(palette, 'uint8').reshape(-1, 3)[:, ::-1]
+    return cv2.addWeighted(pixels, 0.6, colors[photo.classes], 0.4, 0)
+
+
+def check_scores(bundle, flag):
+    """InputError where a flag needs scores and the model gives classes."""
+    if bundle.output_op == 'argmax':
+        raise InputError(f'{flag}: needs scores, but the model gives classes. Export it with --output_op none.')

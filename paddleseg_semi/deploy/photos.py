@@ -1,0 +1,133 @@
+"""Photos from files and videos, decoded with care: a damaged one is a reason to skip it, never a crash."""
+
+import io
+import os
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from paddleseg_semi.core.common import list_images
+from paddleseg_semi.errors import InputError
+
+MAX_PIXELS = 178_956_970  # above it PIL speaks of a decompression bomb
+VIDEOS = ('.mp4', '.avi', '.mov', '.mkv')
+
+_FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP')
+Image.MAX_IMAGE_PIXELS = None  # `decode` has the limit it is given
+
+
+@dataclass
+class Photo:
+    """A photo on its way from a file to its results.
+
+    Attributes:
+        index (int): its place in the list, or in the video.
+        name (str): what its results are called.
+        path (str): its file.
+        pixels (ndarray, optional): uint8 [h, w, 3] BGR, or [h, w] gray.
+        sample (Sample, optional): the same as the network takes it.
+        output (ndarray, optional): what the network says.
+        classes (ndarray, optional): uint8 [h, w].
+        conf (ndarray, optional): float32 [h, w] of 0..1.
+        made (list): what the writers have prepared.
+        error (str, optional): why it is skipped.
+    """
+
+    index: int
+    name: str
+    path: str
+    pixels: np.ndarray = None
+    sample: object = None
+    output: np.ndarray = None
+    classes: np.ndarray = None
+    conf: np.ndarray = None
+    made: list = ()
+    error: str = None
+
+
+class Images:
+    """The photos that `list_images` finds. They are not read before their turn."""
+
+    def __init__(self, image_path):
+        self.found = list_images(image_path, check=False)
+
+    def __len__(self):
+        return len(self.found)
+
+    def __iter__(self):
+        return (Photo(index, name, path) for index, (path, name) in enumerate(self.found))
+
+
+class Video:
+    """The frames of a video as photos called `<name of the video>/000000` and so on.
+
+    Attributes:
+        name (str): the file's, without extension.
+        fps (float): frames per second.
+    """
+
+    def __init__(self, path):
+        self.path, self.name = path, os.path.splitext(os.path.basename(path))[0]
+        capture = cv2.VideoCapture(path)
+        if not capture.isOpened():
+            raise InputError(f'--image_path {path}: cannot be read as a video.')
+        self.fps = capture.get(cv2.CAP_PROP_FPS) or 25.0
+        self.count = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+
+    def __len__(self):
+        return self.count  # as its header says
+
+    def __iter__(self):
+        capture = cv2.VideoCapture(self.path)
+        frames = iter(capture.read, (False, None))
+        return (Photo(index, f'{self.name}/{index:06d}', self.path, frame) for index, (_, frame) in enumerate(frames))
+
+
+def read(path, channels=3, max_pixels=MAX_PIXELS):
+    """Decodes an image file; see :func:`decode`. A pipe or a device is refused, and not waited for."""
+    if not os.path.isfile(path):
+        raise InputError('no such file')
+    with open(path, 'rb') as file:
+        return decode(file.read(), channels, max_pixels)
+
+
+def decode(data, channels=3, max_pixels=MAX_PIXELS):
+    """Decodes an image as PaddleSeg does, but whole or not at all.
+
+    Args:
+        data (bytes): JPEG, PNG, BMP, TIFF or WebP.
+        channels (int): 1 or 3.
+        max_pixels (int): an image of more is refused before anything is decoded.
+
+    Returns:
+        ndarray: uint8 [h, w, 3] BGR, or [h, w] gray, upright as its EXIF data say.
+
+    Raises:
+        InputError: what is wrong with it; the file is not named.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise InputError(f'{width}x{height} pixels are more than {max_pixels}')
+            if data[:2] == b'\xff\xd8' and not data.rstrip(b'\0').endswith(b'\xff\xd9'):
+                image.load()  # OpenCV would fill what is missing of a JPEG with gray
+        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+        pixels = cv2.imdecode(np.frombuffer(data, 'uint8'), flag)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can raise almost anything
+        raise InputError(reason(error) if data else 'is empty') from None
+    if pixels is None:
+        raise InputError('cannot be decoded')
+    return pixels
+
+
+def reason(error):
+    """str: an exception in one line."""
+    if isinstance(error, UnidentifiedImageError):
+        return 'is not an image'
+    lines = str(getattr(error, 'strerror', None) or error).strip().splitlines() or [type(error).__name__]
+    return next((line for line in lines if 'Error: ' in line), lines[-1]).strip()  # Paddle's own are long
