@@ -42,4 +42,4 @@ def decode(body, channels, max_pixels):
     except Refused:
         raise
     except Exception as error:  # a damaged file can raise almost anything
-        raise Refused(422, f'The photo cannot be decoded ({photos.reason(error)}).') from None
+        raise Refused(422, f'The photo is damaged ({photos.reason(error)}).') from None

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from photo import FORMATS, Refused, decode
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
 
-from paddleseg_semi.deploy.photos import Photo
+from paddleseg_semi.deploy.photos import Photo, reason
 from paddleseg_semi.deploy.results import Polygons, overlay
 from paddleseg_semi.deploy.segment import prepare, to_classes
 from paddleseg_semi.errors import InputError, nearest
@@ -171,8 +172,8 @@ class Service:
                 allowed = {'Allow': error.headers['Allow']} if 'Allow' in error.headers else {}
                 response = _refuse(Refused(error.status, f'{request.method} {request.path}: {error.reason}.',
                                            **allowed))
-            except Exception as error:
-                logger.error(f'{request.method} {request.path}: {type(error).__name__}: {error}')
+            except Exception:
+                logger.error(f'{request.method} {request.path}:\n{traceback.format_exc()}')
                 response = _refuse(Refused(500, 'The photo could not be segmented; the log of the service says more.'))
             status = response.status
             try:
@@ -243,8 +244,10 @@ class Service:
                 body += chunk
                 if len(body) > self.limits.body:
                     raise self._too_long()
-        except (ValueError, AssertionError, RuntimeError, web.RequestPayloadError) as error:
-            raise Refused(400, f'The body is not well-formed ({error}).') from None
+        except (Refused, ConnectionError):
+            raise
+        except Exception as error:  # of the parser, for there are many ways to be wrong
+            raise Refused(400, f'The body is not well-formed ({reason(error)}).') from None
         if not body:
             raise Refused(400, 'The body is empty: send a photo.')
         return bytes(body)

@@ -227,6 +227,7 @@ REFUSED = {
     'cut short': (422, parts.encoded('PNG')[:-300], {}),
     'a form without file': (400, form((b'name="a"', b'x')), FORM),
     'a form that is none': (400, b'no form', FORM),
+    'a form with a wrong header': (400, form((b'name="a"', b'x')).replace(b'Disposition', b'\xdb'), FORM),
     'a form without boundary': (400, b'x', {'Content_Type': 'multipart/form-data'}),
     'a form of unknown length': (411, iter([form((b'name="a"; filename="a"', b'x'))]), FORM),
     'a text file in a form': (415, form((b'name="a"; filename="a"', b'just text')), FORM),
