@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from paddle import inference
 
+from paddleseg_semi.deploy.extras import require
 from paddleseg_semi.deploy.photos import reason
 from paddleseg_semi.errors import InputError, RunError
 
@@ -38,8 +39,8 @@ class PaddleBackend:
         device (str): 'cpu', 'gpu', 'xpu', 'npu' or 'mlu'.
         threads (int): of the CPU.
         engine (str): of the CPU: 'paddle', 'onednn', or 'openvino', which needs a model.pdmodel.
-        precision (str): of oneDNN on a model.json and of OpenVINO: 'fp32' or 'bf16'; of TensorRT: 'fp32', 'fp16' or
-            'int8'.
+        precision (str): of oneDNN on a model.json and of OpenVINO: 'fp32' or 'bf16'; of oneDNN on a quantized model:
+            'int8', whatever is said; of TensorRT: 'fp32', 'fp16' or 'int8'.
         tensorrt (TensorRT, optional): of a GPU.
 
     Raises:
@@ -48,6 +49,8 @@ class PaddleBackend:
     """
 
     def __init__(self, bundle, device='cpu', threads=1, engine='paddle', precision='fp32', tensorrt=None):
+        if bundle.model.endswith('.onnx'):
+            raise InputError(f'{bundle.model}: is an ONNX model. Run it with deploy/python/infer_onnx.py.')
         self.bundle, self.device = bundle, device
         config = self._config()
         if device == 'cpu':
@@ -72,8 +75,7 @@ class PaddleBackend:
         Returns:
             ndarray: the model's output, int32 classes [N, H, W] or float32 scores [N, C, H, W].
         """
-        lacking = self.bundle.input_shape[0] - len(batch)  # where the export fixed N
-        full = np.concatenate([batch, batch[-1:].repeat(lacking, 0)]) if lacking > 0 else batch
+        full = _filled(batch, self.bundle)
         handle = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
         handle.reshape(full.shape)
         handle.copy_from_cpu(full)
@@ -95,6 +97,8 @@ class PaddleBackend:
         old_ir = self.bundle.model.endswith('.pdmodel')
         config.set_cpu_math_library_num_threads(threads)
         if engine == 'openvino':
+            if self.bundle.quantized:
+                raise InputError(f'{self.bundle.model}: OpenVINO cannot read what Paddle has quantized. Use oneDNN.')
             if not old_ir:  # Paddle would not use it, and not say so
                 raise InputError(f'{self.bundle.model}: OpenVINO takes the old format only. Export with --old_ir.')
             config.enable_openvino_engine(inference.PrecisionType.Bfloat16 if precision == 'bf16'
@@ -104,7 +108,11 @@ class PaddleBackend:
             config.set_mkldnn_cache_capacity(10)  # shapes; without a limit every image size stays in memory
             if not old_ir:
                 config.delete_pass('onednn_placement_pass')  # Paddle 3.3: fails on bilinear_interp (its issue 79749)
-            if precision == 'bf16':
+            if self.bundle.quantized:
+                config.enable_mkldnn_int8()
+            elif precision == 'int8':
+                raise InputError(f'{self.bundle.model}: is not quantized. tools/quantize.py makes an int8 model of it.')
+            elif precision == 'bf16':
                 if old_ir:
                     raise InputError(f'{self.bundle.model}: oneDNN has no bf16 for the old format. Export without '
                                      '--old_ir, or use OpenVINO.')
@@ -137,3 +145,39 @@ class PaddleBackend:
         self.predictor = inference.create_predictor(config)
         measure(self)
         del self.predictor  # writes the file
+
+
+class OnnxBackend:
+    """ONNX Runtime on the CPU.
+
+    Args:
+        bundle (Bundle): whose model is a model.onnx, see tools/export_onnx.py.
+        threads (int): of the CPU.
+
+    Raises:
+        InputError: the model is none, or ONNX Runtime is not installed.
+        RunError: ONNX Runtime cannot load it.
+    """
+
+    def __init__(self, bundle, threads=1):
+        if not bundle.model.endswith('.onnx'):
+            raise InputError(f'{bundle.model}: is not an ONNX model. Make one of it with tools/export_onnx.py.')
+        onnxruntime = require('onnxruntime', 'onnx')
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors; a constant that nothing uses is a warning
+        try:
+            self.session = onnxruntime.InferenceSession(bundle.model, options, providers=['CPUExecutionProvider'])
+        except Exception as error:  # its exceptions have no base of their own
+            raise RunError(f'{bundle.model}: ONNX Runtime cannot load it ({reason(error)}).') from None
+        self.bundle = bundle
+
+    def run(self, batch):
+        """Runs one batch; see :meth:`PaddleBackend.run`."""
+        return self.session.run(None, {self.session.get_inputs()[0].name: _filled(batch, self.bundle)})[0][:len(batch)]
+
+
+def _filled(batch, bundle):
+    """The batch, with its last image repeated where the export fixed a larger N."""
+    lacking = bundle.input_shape[0] - len(batch)
+    return np.concatenate([batch, batch[-1:].repeat(lacking, 0)]) if lacking > 0 else batch

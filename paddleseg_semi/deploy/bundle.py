@@ -1,15 +1,18 @@
 """What tools/export.py wrote, read back."""
 
 import os
+import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import yaml
 from paddleseg.cvlibs import manager
 from paddleseg.deploy.infer import DeployConfig
 from paddleseg.transforms import Compose
-from paddleseg.utils import visualize
+from paddleseg.utils import NoAliasDumper, visualize
 
 import paddleseg_semi.transforms  # noqa: F401  registers ours
+from paddleseg_semi.core.common import make_folder
 from paddleseg_semi.errors import InputError, nearest
 
 _REQUIRED = ('model', 'params', 'transforms')
@@ -22,7 +25,8 @@ class Bundle:
 
     Attributes:
         folder (str): where deploy.yaml lies.
-        model, params (str): paths of existing files.
+        model, params (str): paths of existing files; a model.onnx has no params.
+        quantized (bool): the model computes in int8.
         transforms (Compose): what an image passes before the network.
         output_op (str): 'argmax': the model gives int32 classes [N, H, W]; 'softmax': float32 probabilities
             [N, C, H, W]; 'none': logits [N, C, H, W].
@@ -36,7 +40,8 @@ class Bundle:
 
     folder: str
     model: str
-    params: str
+    params: str | None
+    quantized: bool
     transforms: Compose
     output_op: str
     input_shape: list
@@ -52,13 +57,13 @@ class Bundle:
         Raises:
             InputError: what is missing or wrong, in one line.
         """
-        deploy, folder = _read_block(path), os.path.dirname(path)
+        deploy, folder = read_block(path), os.path.dirname(path)
 
         def refuse(key, wanted):
             raise InputError(f'--config {path}: {key}: {deploy[key]} is not {wanted}. Export the model again.')
 
-        files = [os.path.join(folder, str(deploy[key])) for key in ('model', 'params')]
-        for key, file in zip(('model', 'params'), files):
+        files = {key: os.path.join(folder, str(deploy[key])) for key in ('model', 'params') if key in deploy}
+        for key, file in files.items():
             if not os.path.isfile(file):
                 raise InputError(f'--config {path}: {key} {file} does not exist. Keep the exported files together.')
         for key, choices in _CHOICES.items():
@@ -73,16 +78,49 @@ class Bundle:
         colors = _list(deploy, 'palette', [])
         if len(colors) % 3 or len(colors) > 768 or not all(type(c) is int and 0 <= c <= 255 for c in colors):
             refuse('palette', 'R G B of every class, each 0..255')
-        return cls(folder, *files, _build_transforms(path, deploy['transforms'], shape[1]), deploy['output_op'], shape,
+        return cls(folder, files['model'], files.get('params'), deploy.get('quantized') is True,
+                   _build_transforms(path, deploy['transforms'], shape[1]), deploy['output_op'], shape,
                    deploy['input_dtype'], names, visualize.get_color_map_list(256, custom_color=colors),
                    deploy.get('summary') or {})
 
 
-def _read_block(path):
+@contextmanager
+def derived(config, save_dir, **changes):
+    """Another form of an exported segmenter. Yields a temporary folder with a deploy.yaml in it; what is put beside it
+    appears in `save_dir` together with that file, or not at all.
+
+    Args:
+        config (str): the deploy.yaml it is made from.
+        save_dir (str): another folder than that one's.
+        **changes: keys of its `Deploy` that become others; None takes one out.
+
+    Raises:
+        InputError: save_dir cannot be written, or is the folder of `config`.
+    """
+    make_folder(save_dir)
+    if os.path.samefile(save_dir, os.path.dirname(config) or '.'):
+        raise InputError(f'--save_dir {save_dir}: holds the model to begin with. Give another folder.')
+    deploy = {key: value for key, value in {**read_block(config), **changes}.items() if value is not None}
+    try:
+        with tempfile.TemporaryDirectory(prefix='.export-', dir=save_dir) as folder:
+            with open(os.path.join(folder, 'deploy.yaml'), 'w', encoding='utf-8') as file:
+                yaml.dump({'Deploy': deploy}, file, Dumper=NoAliasDumper, sort_keys=False, default_flow_style=None,
+                          width=120)
+            yield folder
+            for name in sorted(os.listdir(folder), key=lambda name: name == 'deploy.yaml'):  # that one last
+                os.replace(os.path.join(folder, name), os.path.join(save_dir, name))
+    except OSError as error:
+        raise InputError(f'--save_dir {save_dir}: cannot be written ({error.strerror}).') from None
+
+
+def read_block(path):
+    """dict: what a deploy.yaml says, unchecked but for what it must have. InputError where that is missing."""
     try:
         with open(path, encoding='utf-8') as file:
             deploy = yaml.safe_load(file)['Deploy']
         missing = [key for key in _REQUIRED if key not in deploy]
+        if missing == ['params'] and str(deploy['model']).endswith('.onnx'):
+            missing = []
     except OSError as error:
         raise InputError(f'--config {path}: {error.strerror}. Give the deploy.yaml of tools/export.py.') from None
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
