@@ -20,7 +20,7 @@ _FIELDS = ('clients', 'photos', 'errors', 'photos/s', 'p50', 'p90', 'p99', 'most
 
 parser = Parser('Latency and throughput of deploy/serving/server.py.')
 parser.add_argument('--config', required=True, help='deploy.yaml')
-parser.add_argument('--image_path', required=True, help='a folder of photos')
+parser.add_argument('--image_path', required=True, help='a folder of photos, or a text list')
 parser.add_argument('--clients', type=int, nargs='+', default=[1, 8, 32], help='at once, one round for each number')
 parser.add_argument('--seconds', type=float, default=20, help='of a round')
 parser.add_argument('--cpu_threads', type=int, default=len(os.sched_getaffinity(0)), help='of the network')
@@ -34,7 +34,7 @@ def main(args):
     try:
         import aiohttp  # noqa: F401
     except ModuleNotFoundError:
-        raise InputError("aiohttp is not installed. Run: pip install 'paddleseg_semi[serving]'") from None
+        raise InputError("aiohttp is not installed. Run: pip install '.[serving]'") from None
     photos = list_images(args.image_path)
     rate, masks = without_http(args, photos)
     print(f'Without HTTP, batches of {_BATCH}, reading and encoding beside the network: {rate:.1f} photos/s')

@@ -40,7 +40,7 @@ def main(args):
     except ModuleNotFoundError as error:
         if error.name not in ('aiohttp', 'prometheus_client'):
             raise
-        raise InputError(f"{error.name} is not installed. Run: pip install 'paddleseg_semi[serving]'") from None
+        raise InputError(f"{error.name} is not installed. Run: pip install '.[serving]'") from None
 
     for flag in ('batch_size', 'max_body', 'max_pixels', 'queue', 'timeout', 'client_timeout'):
         if getattr(args, flag) <= 0:

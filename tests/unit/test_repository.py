@@ -17,7 +17,7 @@ YAMLS = [path for folder in ('configs', 'test_tipc/configs') for path in sorted(
 PIPELINES = [path for path in YAMLS if {'stages', 'defaults'} & yaml.safe_load(path.read_text()).keys()]
 RECIPES = [path for path in YAMLS if '_base_' not in path.parts and path not in PIPELINES]
 TOOLS = [path for path in sorted((REPOSITORY / 'tools').glob('*.py')) if path.name != 'cli.py']
-TOOLS += [REPOSITORY / 'deploy/python/infer.py']
+TOOLS += [REPOSITORY / 'deploy' / path for path in ('python/infer.py', 'serving/server.py', 'serving/client.py')]
 
 # Which parts of the package each part may import, besides itself. The longest name that fits a module counts.
 FLOOR = {'errors', 'safe', 'runtime', 'cvlibs.manager'}
