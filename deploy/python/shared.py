@@ -100,8 +100,8 @@ def segment(args, bundle, photos, backend, settings):
 
     from paddleseg_semi.core.common import make_folder, progress_bar
     from paddleseg_semi.deploy.pipeline import Pipeline
-    make_folder(args.save_dir)
     writers = _writers(args, bundle, photos)
+    make_folder(args.save_dir)
     pipeline = Pipeline(bundle, backend, writers, args.batch_size, _window(args), args.save_conf, args.max_pixels,
                         _WARM_UP if args.benchmark else 0)
     bar = progress_bar(len(photos) or None, show=args.print_detail)
@@ -131,17 +131,23 @@ def _window(args):
 
 
 def _writers(args, bundle, photos):
-    from paddleseg_semi.deploy.photos import Video
+    from paddleseg_semi.deploy.photos import Images
     from paddleseg_semi.deploy.results import Coco, Confidences, Labelme, Masks, Overlays, OverlayVideo
+    from paddleseg_semi.errors import InputError
+    images = isinstance(photos, Images)
     writers = [Masks(bundle, args.save_dir)]
-    if args.save_overlay and isinstance(photos, Video):
-        writers.append(OverlayVideo(bundle, args.save_dir, photos.name, photos.fps))
-    elif args.save_overlay:
-        writers.append(Overlays(bundle, args.save_dir))
+    if args.save_overlay:
+        writers.append(Overlays(bundle, args.save_dir) if images else
+                       OverlayVideo(bundle, args.save_dir, photos.name, photos.fps))
     if args.save_conf:
         writers.append(Confidences(bundle, args.save_dir))
     if args.polygons:
         writers.append({'coco': Coco, 'labelme': Labelme}[args.polygons](bundle, args.save_dir, args.polygon_tolerance))
+    folders = {writer.subfolder for writer in writers} - {''}
+    for photo in photos if images and folders else ():
+        if photo.name.split(os.sep)[0] in folders:
+            raise InputError(f'{photo.path}: its mask would lie among other results in {args.save_dir}. Give the '
+                             'images in a text list that lies elsewhere.')
     return writers
 
 

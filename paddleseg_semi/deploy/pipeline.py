@@ -91,10 +91,10 @@ class Pipeline:
                     skipped.append(photo)
 
         for group in batches(good(), self.batch_size, lambda photo: photo.sample.img):
-            batch = stack([photo.sample for photo in group])
-            for photo in group:
-                photo.sample.img = None
             with _skipping(group):
+                batch = stack([photo.sample for photo in group])
+                for photo in group:
+                    photo.sample.img = None
                 for photo, output in zip(group, self._infer(batch)):
                     photo.output = output
             yield from group

@@ -13,8 +13,6 @@ from paddleseg_semi.core.common import save_bytes, save_mask
 from paddleseg_semi.deploy.polygons import area, outlines
 from paddleseg_semi.errors import InputError, RunError
 
-FOLDERS = {'overlay': 'added_prediction', 'conf': 'confidence', 'labelme': 'labelme'}
-
 _BACKGROUND = ('background', '_background_')  # no object, so no polygons
 
 
@@ -23,9 +21,11 @@ class Writer:
 
     Attributes:
         needs_pixels (bool): `make` looks at the photo itself.
+        subfolder (str): where below the folder of the results it writes.
     """
 
     needs_pixels = False
+    subfolder = ''
 
     def __init__(self, bundle, folder):
         self.bundle, self.folder = bundle, folder
@@ -52,10 +52,11 @@ class Overlays(Writer):
     """`added_prediction/<name>.<as the photo>`: the photo with the colors of the classes over it."""
 
     needs_pixels = True
+    subfolder = 'added_prediction'
 
     def make(self, photo):
         suffix = os.path.splitext(photo.path)[1]
-        path = os.path.join(self.folder, FOLDERS['overlay'], photo.name + suffix)
+        path = os.path.join(self.folder, self.subfolder, photo.name + suffix)
         done, data = cv2.imencode(suffix, overlay(photo, self.bundle.palette))
         if not done:
             raise InputError(f'its overlay cannot be written as {suffix}')
@@ -66,10 +67,11 @@ class OverlayVideo(Writer):
     """`added_prediction/<name>.mp4`: the overlays of a video's frames."""
 
     needs_pixels = True
+    subfolder = Overlays.subfolder
 
     def __init__(self, bundle, folder, name, fps):
         super().__init__(bundle, folder)
-        self.path, self.fps, self.video = os.path.join(folder, FOLDERS['overlay'], f'{name}.mp4'), fps, None
+        self.path, self.fps, self.video = os.path.join(folder, self.subfolder, f'{name}.mp4'), fps, None
 
     def make(self, photo):
         return overlay(photo, self.bundle.palette)
@@ -91,13 +93,15 @@ class OverlayVideo(Writer):
 class Confidences(Writer):
     """`confidence/<name>.png`: the probability of the class, 0 to 1 as gray 0 to 255."""
 
+    subfolder = 'confidence'
+
     def __init__(self, bundle, folder):
         super().__init__(bundle, folder)
         check_scores(bundle, '--save_conf')
 
     def make(self, photo):
         png = cv2.imencode('.png', np.rint(255 * photo.conf).astype('uint8'))[1]
-        save_bytes(png, os.path.join(self.folder, FOLDERS['conf'], f'{photo.name}.png'))
+        save_bytes(png, os.path.join(self.folder, self.subfolder, f'{photo.name}.png'))
 
 
 class Polygons(Writer):
@@ -120,8 +124,10 @@ class Polygons(Writer):
 class Labelme(Polygons):
     """`labelme/<name>.json`: a file per photo, as the program labelme writes and opens it."""
 
+    subfolder = 'labelme'
+
     def make(self, photo):
-        path = os.path.join(self.folder, FOLDERS['labelme'], f'{photo.name}.json')
+        path = os.path.join(self.folder, self.subfolder, f'{photo.name}.json')
         height, width = photo.classes.shape
         shapes = [{'label': self.name(number), 'points': ring.tolist(), 'group_id': None, 'shape_type': 'polygon',
                    'flags': {}} for number, ring in self.outlines(photo)]

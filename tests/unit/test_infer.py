@@ -235,6 +235,16 @@ def test_writers_are_told_in_order(photos):
     assert writer.added == list(range(50))
 
 
+def test_results_do_not_overwrite_each_other(photos, capsys):
+    exported(photos, '--output_op=none')
+    os.rename(photos / 'images/a', photos / 'images/confidence')
+    capsys.readouterr()
+    assert infer(photos, '--save_conf') == 2
+    assert 'confidence/one.png' in capsys.readouterr().err
+    assert not (photos / 'inferred').exists()
+    assert infer(photos) == 0
+
+
 def test_a_full_disk_ends_the_run(photos, monkeypatch, capsys):
     def full(*args):
         raise RunError('no space left')
