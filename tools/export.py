@@ -99,10 +99,10 @@ def verify(path, args, model, image, normalize, size_divisor):
     bundle = Bundle.read(path)
     prepared = bundle.transforms({'img': image[1]})['img'].transpose(1, 2, 0)
 
-    def exported(batch):
-        return PaddleBackend(bundle, args.device, args.cpu_threads or 1).run(batch)
+    def load():
+        return PaddleBackend(bundle, args.device, args.cpu_threads or 1).run
 
-    found = compare(model, exported, prepared, bundle.input_shape, bundle.output_op, normalize, size_divisor)
+    found = compare(model, load, prepared, bundle.input_shape, bundle.output_op, normalize, size_divisor)
     if not found.holds:
         raise RunError(f'{args.save_dir}: not written, because the exported model says something else than the '
                        f'network: {found}; allowed is {TOLERANCE:g} of the largest. --verify False writes it anyway.')

@@ -130,6 +130,14 @@ def save_bytes(data, path):
         raise RunError(f'{path}: cannot be written ({error.strerror or error}).') from None
 
 
+def reason(error):
+    """str: an exception in one line; of the pages that Paddle writes, the one that tells."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(' -')]
+    summary = next((i for i, line in enumerate(lines[:-1]) if line == 'Error Message Summary:'), len(lines) - 2)
+    line = lines[summary + 1] if lines else 'no reason given'
+    return line if line.startswith(type(error).__name__) else f'{type(error).__name__}: {line}'
+
+
 def digest(paths):
     """str: sha256 of what is in files, in the given order."""
     total = hashlib.sha256()

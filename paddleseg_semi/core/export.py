@@ -7,11 +7,12 @@ import tempfile
 import paddle
 import paddle.nn.functional as F
 import yaml
+from paddle.base.layer_helper import LayerHelper
 from paddleseg.core import infer
 from paddleseg.cvlibs import manager
 from paddleseg.utils import NoAliasDumper
 
-from paddleseg_semi.core.common import make_folder
+from paddleseg_semi.core.common import make_folder, reason
 from paddleseg_semi.errors import InputError, RunError
 from paddleseg_semi.models.modes import evaluating
 
@@ -60,7 +61,7 @@ def export(model, save_dir, transforms_cfg, input_shape=(None, 3, None, None), o
     make_folder(save_dir)
     try:
         with tempfile.TemporaryDirectory(prefix='.export-', dir=save_dir) as folder:
-            _save_static(_Static(model, output_op, size_divisor, normalize), os.path.join(folder, name), shape, old_ir)
+            _save_static(_Static(model, output_op, old_ir, size_divisor, normalize), os.path.join(folder, name), shape)
             files = sorted(os.listdir(folder))
             deploy = {'model': next(f for f in files if f.endswith(('.json', '.pdmodel'))),
                       'params': f'{name}.pdiparams',
@@ -96,9 +97,9 @@ def _split_off_normalize(transforms):
 class _Static(paddle.nn.Layer):
     """A segmenter with what surrounds it: images → classes [N, H, W], probabilities or logits [N, C, H, W]."""
 
-    def __init__(self, model, output_op, size_divisor, normalize):
+    def __init__(self, model, output_op, old_ir, size_divisor, normalize):
         super().__init__()
-        self.model, self.output_op, self.size_divisor = model, output_op, size_divisor
+        self.model, self.output_op, self.old_ir, self.size_divisor = model, output_op, old_ir, size_divisor
         self.fused = normalize is not None
         if self.fused:
             for key in ('mean', 'std'):
@@ -115,7 +116,7 @@ class _Static(paddle.nn.Layer):
         if self.size_divisor:
             logit = _resized(logit, size)
         if self.output_op == 'argmax':
-            return paddle.argmax(logit, axis=1, dtype='int32')
+            return _old_argmax(logit) if self.old_ir else paddle.argmax(logit, axis=1, dtype='int32')
         return F.softmax(logit, axis=1) if self.output_op == 'softmax' else logit
 
 
@@ -123,20 +124,29 @@ def _resized(maps, size):
     return F.interpolate(maps, size, mode='bilinear', align_corners=True)
 
 
-def _save_static(static, path, shape, old_ir):
+def _old_argmax(logit):
+    """paddle.argmax(logit, axis=1, dtype='int32') in the old format, which Paddle 3.3 has forgotten."""
+    helper = LayerHelper('argmax')
+    classes = helper.create_variable_for_type_inference('int32')
+    helper.append_op(type='arg_max', inputs={'X': logit}, outputs={'Out': classes}, attrs={
+        'axis': 1, 'keepdims': False, 'flatten': False, 'dtype': paddle.base.core.VarDesc.VarType.INT32})
+    return classes
+
+
+def _save_static(static, path, shape):
     spec = paddle.static.InputSpec([shape[0], *shape[2:], shape[1]] if static.fused else shape,
                                    'uint8' if static.fused else 'float32', 'x')
     name = type(static.model).__name__
     try:
-        with evaluating(static), _old_ir() if old_ir else contextlib.nullcontext():  # else with dropout in the file
+        # in train mode the file would hold dropout and batch statistics
+        with evaluating(static), _old_ir() if static.old_ir else contextlib.nullcontext():
             paddle.jit.save(static, path, input_spec=[spec])
     except OSError:
         raise
     except Exception as error:  # the compiler raises whatever the network's code does not let it convert
-        reason = str(error).strip().splitlines() or ['no reason given']
-        how, remedy = ('as .pdmodel ', ' Leave --old_ir out.') if old_ir else ('', '')
-        raise RunError(f'{name} cannot be exported {how}by Paddle {paddle.__version__}: '
-                       f'{type(error).__name__}: {reason[-1].strip()}{remedy}') from error
+        how, remedy = ('as .pdmodel ', ' Leave --old_ir out.') if static.old_ir else ('', '')
+        raise RunError(f'{name} cannot be exported {how}by Paddle {paddle.__version__}: {reason(error)}{remedy}') \
+            from error
 
 
 def _old_ir():

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from paddleseg_semi.core.common import as_tested
+from paddleseg_semi.core.common import as_tested, reason
 from paddleseg_semi.errors import RunError
 from paddleseg_semi.models.modes import evaluating
 
@@ -39,22 +39,23 @@ class Agreement:
         return self.difference <= TOLERANCE * self.scale
 
     def __str__(self):
-        what = {'none': 'largest difference of logits {:.1e}', 'softmax': 'largest difference of probabilities {:.1e}',
-                'argmax': "elsewhere the network's own logits of the two classes differ by {:.1e} at most"}
-        return (f'{100 * self.equal:.6g} % of the pixels have the same class, '
-                + what[self.output_op].format(self.difference) + f' (the largest is {self.scale:.3g})')
+        what = {'none': 'the largest difference of logits is {:.1e}',
+                'softmax': 'the largest difference of probabilities is {:.1e}',
+                'argmax': 'the logit of a class is at most {:.1e} below the highest'}[self.output_op]
+        share = 'all pixels' if self.equal == 1 else f'{100 * self.equal:.4f} % of the pixels'
+        return f'{share} have the same class, {what.format(self.difference)} (they go up to {self.scale:.3g})'
 
 
-def compare(model, run, photo, input_shape, output_op, normalize=None, size_divisor=None):
+def compare(model, load, photo, input_shape, output_op, normalize=None, size_divisor=None):
     """Gives both the same images: one of the photo's size, and where the export left N, H or W open, a larger batch.
 
     Args:
         model (nn.Layer): the network.
-        run (Callable): the exported model: batch → output, arrays.
+        load (Callable): gives the exported model: batch → output, arrays.
         photo (ndarray): float32 [h, w, C] as the transforms of `deploy.yaml` leave it.
         input_shape (list[int]): N, C, H, W of the export; -1 is any size.
         output_op (str): of the export.
-        normalize (Callable, optional): `Normalize`, where the export fused it: `run` then takes uint8 [N, H, W, C].
+        normalize (Callable, optional): `Normalize`, where the export fused it: the model then takes uint8 [N, H, W, C].
         size_divisor (int, optional): see `as_tested`.
 
     Returns:
@@ -63,8 +64,7 @@ def compare(model, run, photo, input_shape, output_op, normalize=None, size_divi
     Raises:
         RunError: the exported model cannot be run.
     """
-    found = []
-    net = as_tested(model, size_divisor)
+    found, net, run = [], as_tested(model, size_divisor), None
     for images in _batches(photo, input_shape):
         if normalize:
             images = images.round().clip(0, 255)
@@ -74,10 +74,11 @@ def compare(model, run, photo, input_shape, output_op, normalize=None, size_divi
         with evaluating(model), paddle.no_grad():
             logits = net(paddle.to_tensor(seen.transpose(0, 3, 1, 2)))[0]
         try:
+            run = run or load()
             output = run(images.astype('uint8') if normalize else np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         except Exception as error:  # Paddle Inference has no type of its own
-            raise RunError('the exported model cannot be run: '
-                           f'{type(error).__name__}: {(str(error).strip().splitlines() or [""])[-1]}') from error
+            raise RunError(f'The exported model cannot be run with {list(images.shape)}: {reason(error)} Nothing was '
+                           'written; --verify False writes it anyway.') from error
         found.append((list(images.shape), *_differences(logits, output, output_op)))
     shapes, differences, scales, equal = zip(*found)
     return Agreement(list(shapes), output_op, np.max(differences), np.max(scales), np.mean(equal))
