@@ -9,14 +9,17 @@ import sys
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..')
 sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)), ROOT, os.path.join(ROOT, 'tools')]
 
-from cli import Parser, add_device_flags, run
+from cli import Parser, add_device_flags, run, true_or_false
 
 parser = Parser(__doc__)
 parser.add_argument('--config', required=True, help='deploy.yaml, as tools/export.py writes it')
 parser.add_argument('--host', default='127.0.0.1', help='address to listen on; 0.0.0.0 is all of them')
 parser.add_argument('--port', type=int, default=8080, help='port to listen on; 0 takes a free one')
 add_device_flags(parser)
-parser.add_argument('--engine', default='onednn', choices=['paddle', 'onednn', 'openvino'], help='of the CPU')
+parser.add_argument('--enable_mkldnn', type=true_or_false, default=True, help='oneDNN (CPU)')
+parser.add_argument('--enable_openvino', type=true_or_false, default=False,
+                    help='OpenVINO (CPU) instead; needs an export with --old_ir')
+parser.add_argument('--precision', default='fp32', choices=['fp32', 'bf16'], help='of oneDNN or OpenVINO')
 parser.add_argument('--batch_size', type=int, default=8, help='photos of equal size per run, at most')
 parser.add_argument('--max_body', type=float, default=10, help='megabytes of a file, at most')
 parser.add_argument('--max_pixels', type=int, default=2048 * 2048, help='of a photo, and of a batch of several')
@@ -29,6 +32,7 @@ parser.add_argument('--client_timeout', type=float, default=15,
 def main(args):
     # OpenCV reads this when it is loaded: the second guard behind that of photo.py.
     os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(args.max_pixels)
+    import cv2
     from paddleseg.utils import logger
 
     from paddleseg_semi.deploy.backends import PaddleBackend
@@ -53,7 +57,9 @@ def main(args):
     device = set_device(args.device)
     threads = args.cpu_threads or len(os.sched_getaffinity(0))
     tune_cpu(threads, not args.no_cpu_tuning)
-    backend = PaddleBackend(bundle, device, threads, args.engine)
+    cv2.setNumThreads(1)  # photos are read side by side
+    engine = 'openvino' if args.enable_openvino else 'onednn' if args.enable_mkldnn else 'paddle'
+    backend = PaddleBackend(bundle, device, threads, engine, args.precision)
     warm_up(bundle, backend)
     limits = Limits(int(args.max_body * 1e6), args.max_pixels, args.queue, args.timeout, args.client_timeout)
 
@@ -74,13 +80,14 @@ def warm_up(bundle, backend):
     """Runs a black photo, so that a model that does not run is known before the service listens."""
     import numpy as np
 
+    from paddleseg_semi.deploy.photos import reason
     from paddleseg_semi.deploy.segment import prepare, stack
     from paddleseg_semi.errors import RunError
-    size = [side if side > 0 else 256 for side in bundle.input_shape[2:]]
+    shape = [side if side > 0 else 256 for side in bundle.input_shape[2:]] + [3] * (bundle.transforms.img_channels == 3)
     try:
-        backend.run(stack([prepare(bundle, np.zeros((*size, 3), 'uint8'), 'a black photo')]))
-    except (RuntimeError, ValueError) as error:
-        raise RunError(f'{bundle.model}: does not run: {" ".join(str(error).split())}') from None
+        backend.run(stack([prepare(bundle, np.zeros(shape, 'uint8'), 'a black photo')]))
+    except Exception as error:  # whatever Paddle raises
+        raise RunError(f'{bundle.model}: does not run on a black photo ({reason(error)}).') from None
 
 
 def listen(host, port):
