@@ -5,16 +5,68 @@ die() {
     exit 2
 }
 
-# load_config FILE: CONFIG_LINES[n] becomes line n of the file.
+# start_chain LINES STATUS ARGUMENT...: what every chain begins with. The arguments are those of the script: the config, of
+# at least so many lines, and the mode. Leaves MODE, MODEL_NAME, OUTPUT, PYTHON and STATUS, a fresh file of that name.
+start_chain() {
+    [ $# -ge 4 ] || die "usage: bash $0 <config.txt> <mode>"
+    load_config "$3" "$1"
+    MODE=$4
+    MODEL_NAME=$(value 2)
+    OUTPUT="test_tipc/output/$MODEL_NAME/$MODE"
+    STATUS="$OUTPUT/$2"
+    mkdir -p "$OUTPUT"
+    : > "$STATUS"
+    PYTHON=$(find_interpreter) && return
+    echo "$3:3: $(value 3) is missing or has no PaddleSeg. Activate the environment, or run test_tipc/prepare.sh first." >&2
+    record 127 "$(value 3)" "$STATUS"
+    exit 1
+}
+
+# end_chain: 0 when every command succeeded, 1 when one failed, 2 when there was none.
+end_chain() {
+    local failed
+    [ -s "$STATUS" ] || die "${CONFIG_LINES[0]}: no command fits the mode $MODE; nothing was run."
+    if failed=$(grep 'Run failed' "$STATUS"); then
+        echo "$(wc -l <<< "$failed") of $(wc -l < "$STATUS") commands failed:" >&2
+        echo "$failed" >&2
+        exit 1
+    fi
+    echo "All $(wc -l < "$STATUS") commands ran; status lines in $STATUS"
+}
+
+# need_extra EXTRA: ends the script with 77 when the interpreter lacks an optional part of setup.py.
+need_extra() {
+    local module
+    module=$(missing_module "$1") || return 0
+    printf ' Run skipped - %s - %s is not installed (pip install ".[%s]") \n' "$MODEL_NAME" "$module" "$1" | tee -a "$STATUS"
+    exit 77
+}
+
+# missing_module EXTRA: prints the first module of an optional part that the interpreter lacks; fails when it has all.
+missing_module() {
+    local -A modules=([onnx]='paddle2onnx onnxruntime' [serving]='aiohttp prometheus_client')
+    local module
+    for module in ${modules[$1]}; do
+        has_module "$module" || { echo "$module"; return; }
+    done
+    return 1
+}
+
+# has_module MODULE [PYTHON]
+has_module() {
+    "${2:-$PYTHON}" -c "import importlib.util, sys; sys.exit(not importlib.util.find_spec('$1'))" 2>/dev/null
+}
+
+# load_config FILE LINES: CONFIG_LINES[n] becomes line n of the file, which has at least so many.
 load_config() {
-    [ -f "$1" ] || die "$1: no such config. Give test_tipc/configs/<model>/train_infer_python.txt."
+    [ -f "$1" ] || die "$1: no such config. Give a .txt of test_tipc/configs/<model>/."
     mapfile -t CONFIG_LINES < <(tr -d '\r' < "$1")
     CONFIG_LINES=("$1" "${CONFIG_LINES[@]}")
     local n
     for n in "${!CONFIG_LINES[@]}"; do
         [ -n "${CONFIG_LINES[n]// /}" ] || die "$1:$n: blank line; lines are found by their number, fill the gap with ##."
     done
-    [ "${#CONFIG_LINES[@]}" -gt 52 ] || die "$1: $((${#CONFIG_LINES[@]} - 1)) lines; the first 52 have fixed meanings."
+    [ "${#CONFIG_LINES[@]}" -gt "$2" ] || die "$1: $((${#CONFIG_LINES[@]} - 1)) lines; the first $2 have fixed meanings."
 }
 
 # key N, value N: what stands before the first colon of line N, and between the first and the second; blank is null.
@@ -56,10 +108,7 @@ option() {
 find_interpreter() {
     local candidate
     for candidate in "$(value 3)" "${VENV:-.venv}/bin/python"; do
-        if "$candidate" -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("paddleseg"))' 2>/dev/null; then
-            echo "$candidate"
-            return
-        fi
+        ! has_module paddleseg "$candidate" || { echo "$candidate"; return; }
     done
     return 1
 }
@@ -79,4 +128,11 @@ run_step() {
     code=${PIPESTATUS[0]}
     record "$code" "$2" "$1"
     return "$code"
+}
+
+# compare_with_stored MASKS: the predictions with test_tipc/results/, where that has figures of this model.
+compare_with_stored() {
+    local stored="test_tipc/results/python_${MODEL_NAME}_results_*.txt"
+    ! compgen -G "$stored" > /dev/null || run_step "$OUTPUT/compare_results.log" \
+        "$PYTHON test_tipc/compare_results.py --metric_file='$stored' --predict_dir='$OUTPUT/python_infer_*_results' --gt_dir=$1"
 }

@@ -4,15 +4,7 @@
 # Ends with 0 when every command succeeded, 1 when one failed, 2 when the config cannot be used.
 set -uo pipefail
 source test_tipc/common_func.sh
-[ $# -ge 2 ] || die "usage: bash test_tipc/test_train_inference_python.sh <config.txt> <mode> [gpu id]"
-
-load_config "$1"
-MODE=$2
-MODEL_NAME=$(value 2)
-OUTPUT="test_tipc/output/$MODEL_NAME/$MODE"
-STATUS="$OUTPUT/results_python.log"
-mkdir -p "$OUTPUT"
-: > "$STATUS"
+start_chain 52 results_python.log "$@"
 
 # train_on GPUS DEVICE PRECISION TRAINER LINE: one training, whose script is in LINE, and all that follows it.
 # GPUS is -1 (CPU), one id, ids for the launcher (0,1) or hosts and ids (ip1,ip2;0,1).
@@ -26,11 +18,11 @@ train_on() {
     run="$OUTPUT/${trainer}_gpus_${gpus}_autocast_${precision}"
     log="${run}_nodes_$(tr ',' '\n' <<< "$hosts" | wc -l)"
     [ -z "$hosts" ] || run=$log
-    rm -rf "$run"
+    rm -rf "$run" "${log}_ranks"
 
     unset CUDA_VISIBLE_DEVICES
     if [ ${#gpus} -gt 2 ]; then
-        launcher=" -m paddle.distributed.launch${hosts:+ --ips=$hosts} --devices=$gpus"
+        launcher=" -m paddle.distributed.launch${hosts:+ --ips=$hosts} --log_dir=${log}_ranks $(processes "$device" "$gpus")"
     elif [ "$gpus" != -1 ]; then
         export CUDA_VISIBLE_DEVICES=$gpus
     fi
@@ -38,7 +30,7 @@ train_on() {
     command+="$(option "$(key 7)" "$(of_mode 7)")$(option "$(key 10)" "$(value 10)")$(precision_words "$precision")"
     command+="$(option "$(key 9)" "$(of_mode 9)")$(option "$(key 13)" "$(value 13)")$extra$(benchmark_words)"
     run_step "$log.log" "$command" || return
-    [ -z "$launcher" ] || cat log/workerlog.0 >> "$log.log"
+    [ -z "$launcher" ] || cat "${log}_ranks/workerlog.0" >> "$log.log"
 
     weights="$run/$(value 11)"
     [ -f "$weights" ] || weights="$run/iter_$(of_mode 7)/model.pdparams"    # trained without --do_eval
@@ -51,6 +43,11 @@ train_on() {
     run_step "${log}_export.log" "$PYTHON $(value $export_line)$(option "$(key 29)" "$weights")$(
         )$(option "$(key 28)" "$run")" || return
     infer "$run" "$(value 12)" "$gpus" "$quantized"
+}
+
+# processes DEVICE IDS: one per card; without cards, as many on the CPU.
+processes() {
+    if [ "$1" = cpu ]; then echo "--nproc_per_node=$(tr ',' '\n' <<< "$2" | wc -l)"; else echo "--devices=$2"; fi
 }
 
 precision_words() {
@@ -150,6 +147,7 @@ infer_stored() {
     mapfile -t exports < <(choices 38)
     mapfile -t quantized < <(choices 39)
     [ "$1" = -1 ] || export CUDA_VISIBLE_DEVICES=$1
+    rm -rf "$OUTPUT"/python_infer_*_results
     for i in "${!models[@]}"; do
         folder=$(dirname "${models[i]}")
         if [ "${exports[i]:-null}" != null ]; then
@@ -158,22 +156,11 @@ infer_stored() {
         fi
         infer "$folder" "$(value 48)" "$1" "${quantized[i]:-False}"
     done
+    compare_with_stored "$(value 48)"
 }
 
-if ! PYTHON=$(find_interpreter); then
-    echo "${CONFIG_LINES[0]}:3: $(value 3) is missing or has no PaddleSeg. Activate the environment, or run test_tipc/prepare.sh first." >&2
-    record 127 "$(value 3)" "$STATUS"
-else
-    case $MODE in
-        whole_infer | klquant_whole_infer) infer_stored "${3:--1}" ;;
-        *) train_all ;;
-    esac
-fi
-
-[ -s "$STATUS" ] || die "${CONFIG_LINES[0]}: no command fits the mode $MODE; nothing was run."
-if grep -q 'Run failed' "$STATUS"; then
-    echo "$(grep -c 'Run failed' "$STATUS") of $(grep -c 'Run ' "$STATUS") commands failed:" >&2
-    grep 'Run failed' "$STATUS" >&2
-    exit 1
-fi
-echo "All $(wc -l < "$STATUS") commands ran; status lines in $STATUS"
+case $MODE in
+    whole_infer | klquant_whole_infer) infer_stored "${3:--1}" ;;
+    *) train_all ;;
+esac
+end_chain
