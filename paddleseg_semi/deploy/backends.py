@@ -1,6 +1,7 @@
 """What runs an exported segmenter. Every backend has `run(batch)`; none may be shared by threads."""
 
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -101,6 +102,8 @@ class PaddleBackend:
                 raise InputError(f'{self.bundle.model}: OpenVINO cannot read what Paddle has quantized. Use oneDNN.')
             if not old_ir:  # Paddle would not use it, and not say so
                 raise InputError(f'{self.bundle.model}: OpenVINO takes the old format only. Export with --old_ir.')
+            self.cache = tempfile.TemporaryDirectory()  # else OpenVINO keeps compiled models below the working folder
+            config.set_optim_cache_dir(self.cache.name)
             config.enable_openvino_engine(inference.PrecisionType.Bfloat16 if precision == 'bf16'
                                           else inference.PrecisionType.Float32)
         elif engine == 'onednn':
