@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.join(HERE, '..', 'tools'))
 from cli import Parser, run
 
 _BATCH = 8
-_FIELDS = ('clients', 'photos', 'errors', 'photos/s', 'p50', 'p90', 'p99', 'most', 'photos in its run', 'server MB')
+_FIELDS = ('clients', 'photos', 'errors', 'photos/s', 'p50', 'p90', 'p99', 'most', 'photos in its run', 'CPU ms', 'MB')
 
 parser = Parser('Latency and throughput of deploy/serving/server.py.')
 parser.add_argument('--config', required=True, help='deploy.yaml')
@@ -36,8 +36,9 @@ def main(args):
     except ModuleNotFoundError:
         raise InputError("aiohttp is not installed. Run: pip install '.[serving]'") from None
     photos = list_images(args.image_path)
-    rate, masks = without_http(args, photos)
-    print(f'Without HTTP, batches of {_BATCH}, reading and encoding beside the network: {rate:.1f} photos/s')
+    rate, cpu, masks = without_http(args, photos)
+    print(f'Without HTTP, batches of {_BATCH}, reading and encoding beside the network: {rate:.1f} photos/s, '
+          f'{cpu:.1f} ms of CPU a photo')
     bodies = []
     for path, _ in photos:
         with open(path, 'rb') as file:
@@ -56,24 +57,25 @@ def main(args):
             raise InputError(f'The server did not start: {lines[-1].strip()}')
         url = line.split()[-1]
         threading.Thread(target=server.stdout.read, daemon=True).start()  # or a full pipe would stop the server
-        print('| ' + ' | '.join(_FIELDS) + ' | of that without HTTP |')
-        print('| --- ' * (len(_FIELDS) + 1) + '|')
+        print('| ' + ' | '.join(_FIELDS) + ' | photos/s ÷ without HTTP | CPU ÷ without HTTP |')
+        print('| --- ' * (len(_FIELDS) + 2) + '|')
         failures, before = 0, cpu_seconds()
         asyncio.run(load(url, bodies, masks, 1, 2))  # warms up
         for clients in args.clients:
             row = asyncio.run(load(url, bodies, masks, clients, args.seconds))
             failures += row['errors']
-            print('| ' + ' | '.join(f'{row[field]:.4g}' for field in _FIELDS) + f' | {row["photos/s"] / rate:.2f} |',
-                  flush=True)
+            print('| ' + ' | '.join(f'{row[field]:.4g}' for field in _FIELDS) +
+                  f' | {row["photos/s"] / rate:.2f} | {row["CPU ms"] / cpu:.2f} |', flush=True)
     finally:
         server.terminate()
         server.wait()
-    print(f'Latencies in ms. The clients shared the CPU with the server and used {cpu_seconds() - before:.1f} s of it.')
+    print('Latencies, and CPU time of the server, in ms a photo; its memory in MB. '
+          f'The clients shared the CPU with the server and used {cpu_seconds() - before:.1f} s of it.')
     return int(failures > 0)
 
 
 def without_http(args, photos):
-    """Inference from files: photos per second, and the masks as PNG files."""
+    """Inference from files: photos per second, ms of CPU per photo, and the masks as PNG files."""
     import tempfile
 
     from paddleseg_semi.deploy.backends import PaddleBackend
@@ -87,16 +89,16 @@ def without_http(args, photos):
     backend = PaddleBackend(bundle, 'cpu', args.cpu_threads, 'onednn')
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(2):  # the first one warms up
-            start, count = time.perf_counter(), 0
+            start, cpu, count = time.perf_counter(), time.process_time(), 0
             while time.perf_counter() - start < args.seconds / 4:
                 pipeline = Pipeline(bundle, backend, [Masks(bundle, folder)], _BATCH)
                 count += sum(1 for _ in pipeline.run(Photo(i, name, path) for i, (path, name) in enumerate(photos)))
-            rate = count / (time.perf_counter() - start)
+            rate, cpu = count / (time.perf_counter() - start), 1000 * (time.process_time() - cpu) / count
         masks = []
         for _, name in photos:
             with open(os.path.join(folder, f'{name}.png'), 'rb') as file:
                 masks.append(file.read())
-    return rate, masks
+    return rate, cpu, masks
 
 
 async def load(url, bodies, masks, clients, seconds):
@@ -131,7 +133,8 @@ async def load(url, bodies, masks, clients, seconds):
     return {'clients': clients, 'photos': len(times), 'errors': errors, 'photos/s': len(times) / took, 'p50': p50,
             'p90': p90, 'p99': p99, 'most': most,
             'photos in its run': more('segmentation_batch_photos_sum') / more('segmentation_batch_photos_count'),
-            'server MB': after['process_resident_memory_bytes'] / 1e6}
+            'CPU ms': 1000 * more('process_cpu_seconds_total') / len(times),
+            'MB': after['process_resident_memory_bytes'] / 1e6}
 
 
 async def metrics(url):

@@ -32,7 +32,7 @@ def decode(body, channels, max_pixels):
         Refused: 415 no image file, 413 too many pixels, 422 damaged.
     """
     if not body.startswith(tuple(FORMATS.values())):
-        raise Refused(415, f'The file is not a {", ".join(FORMATS)} image.')
+        raise Refused(415, f'The file is not a {" or ".join(FORMATS)} image.')
     try:
         with Image.open(io.BytesIO(body), formats=list(FORMATS)) as image:
             width, height = image.size  # of the header: nothing is decoded yet

@@ -222,7 +222,7 @@ class Service:
             raise Refused(415, f'Content-Encoding {encoding}: send the photo as it is.')
         # A request without Content-Type counts as octet-stream.
         if not request.content_type.startswith((*_TYPES, _FORM)):
-            raise Refused(415, f'Content-Type {request.content_type}: send a {", ".join(FORMATS)} image, '
+            raise Refused(415, f'Content-Type {request.content_type}: send a {" or ".join(FORMATS)} image, '
                                'or a form with one.')
         if request.content_type == _FORM:
             limit += _FORM_SLACK
