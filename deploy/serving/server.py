@@ -9,7 +9,7 @@ import sys
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..')
 sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)), ROOT, os.path.join(ROOT, 'tools')]
 
-from cli import Parser, add_device_flags, run, true_or_false
+from cli import Parser, add_device_flags, add_window_flags, check_window, run, true_or_false
 
 parser = Parser(__doc__)
 parser.add_argument('--config', required=True, help='deploy.yaml, as tools/export.py writes it')
@@ -20,7 +20,8 @@ parser.add_argument('--enable_mkldnn', type=true_or_false, default=True, help='o
 parser.add_argument('--enable_openvino', type=true_or_false, default=False,
                     help='OpenVINO (CPU) instead; needs an export with --old_ir')
 parser.add_argument('--precision', default='fp32', choices=['fp32', 'bf16'], help='of oneDNN or OpenVINO')
-parser.add_argument('--batch_size', type=int, default=8, help='photos of equal size per run, at most')
+add_window_flags(parser)
+parser.add_argument('--batch_size', type=int, default=8, help='photos of equal size, or windows, per run, at most')
 parser.add_argument('--max_body', type=float, default=10, help='megabytes of a file, at most')
 parser.add_argument('--max_pixels', type=int, default=2048 * 2048, help='of a photo, and of a batch of several')
 parser.add_argument('--queue', type=int, default=64, help='requests at once; one more gets status 503')
@@ -37,6 +38,8 @@ def main(args):
 
     from paddleseg_semi.deploy.backends import PaddleBackend
     from paddleseg_semi.deploy.bundle import Bundle
+    from paddleseg_semi.deploy.results import check_scores
+    from paddleseg_semi.deploy.windows import Window
     from paddleseg_semi.errors import InputError
     from paddleseg_semi.runtime import set_device, tune_cpu
     try:
@@ -53,6 +56,11 @@ def main(args):
     if 0 < bundle.input_shape[0] < args.batch_size:
         args.batch_size = bundle.input_shape[0]
         logger.info(f'The model was exported for batches of {args.batch_size}.')
+    window = None
+    if args.is_slide:
+        check_window(args.crop_size, args.stride)
+        check_scores(bundle, '--is_slide')
+        window = Window(args.crop_size, args.stride)
     sock = listen(args.host, args.port)
     device = set_device(args.device)
     threads = args.cpu_threads or len(os.sched_getaffinity(0))
@@ -64,7 +72,7 @@ def main(args):
     limits = Limits(int(args.max_body * 1e6), args.max_pixels, args.queue, args.timeout, args.client_timeout)
 
     async def serve():
-        service, ended = Service(bundle, backend, args.batch_size, limits), asyncio.Event()
+        service, ended = Service(bundle, backend, args.batch_size, limits, window), asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, ended.set)
         await service.start(sock)

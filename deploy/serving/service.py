@@ -32,7 +32,8 @@ from prometheus_client.exposition import generate_latest
 
 from paddleseg_semi.deploy.photos import Photo, reason
 from paddleseg_semi.deploy.results import Polygons, overlay
-from paddleseg_semi.deploy.segment import prepare, to_classes
+from paddleseg_semi.deploy.segment import Sample, prepare, to_classes
+from paddleseg_semi.deploy.windows import slide
 from paddleseg_semi.errors import InputError, nearest
 
 _OUTPUTS = ('classes', 'overlay', 'json')
@@ -96,6 +97,16 @@ class Stopwatch:
         return ', '.join(f'{stage};dur={1000 * seconds:.2f}' for stage, seconds in self.seconds.items())
 
 
+class Sliding:
+    """A backend that slides a window over photos: uint8 [N, h, w, 3] BGR, or [N, h, w] gray → classes [N, h, w]."""
+
+    def __init__(self, bundle, backend, window, batch_size):
+        self.args, self.bundle, self.backend = (window, batch_size), bundle, backend
+
+    def run(self, batch):
+        return [slide(self.bundle, self.backend.run, photo, *self.args)[0] for photo in batch]
+
+
 class Service:
     """The application around one network.
 
@@ -104,10 +115,13 @@ class Service:
         backend: what runs it.
         batch_size (int): photos in one run.
         limits (Limits): what a request may cost.
+        window (Window, optional): slide it over every photo.
     """
 
-    def __init__(self, bundle, backend, batch_size, limits):
-        self.bundle, self.limits, self.inside, self.closing = bundle, limits, 0, False
+    def __init__(self, bundle, backend, batch_size, limits, window=None):
+        self.bundle, self.limits, self.window, self.inside, self.closing = bundle, limits, window, 0, False
+        if window:
+            backend = Sliding(bundle, backend, window, batch_size)
         self.batcher = Batcher(backend, batch_size, limits.pixels)
         self.pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), 'photos')
         self.room = asyncio.Semaphore(2 * batch_size)  # decoded photos: one batch runs, the next one gathers
@@ -168,6 +182,8 @@ class Service:
                 response = await handler(request)
             except Refused as refusal:
                 response = _refuse(refusal)
+            except InputError as error:
+                response = _refuse(Refused(422, f'The photo {error}.'))
             except web.HTTPException as error:  # no such page, wrong method
                 allowed = {'Allow': error.headers['Allow']} if 'Allow' in error.headers else {}
                 response = _refuse(Refused(error.status, f'{request.method} {request.path}: {error.reason}.',
@@ -279,10 +295,8 @@ class Service:
     def _load(self, body):
         """bytes → Photo, as the network takes it."""
         pixels = decode(body, self.bundle.transforms.img_channels, self.limits.pixels)
-        try:
-            return Photo(0, '', '', pixels, prepare(self.bundle, pixels, ''))
-        except InputError as error:
-            raise Refused(422, f'The photo {error}.') from None
+        sample = Sample('', pixels, []) if self.window else prepare(self.bundle, pixels, '')
+        return Photo(0, '', '', pixels, sample)
 
     def _encode(self, photo, output, extras):
         """Photo with what the network says → the answer, bytes of a PNG file or a dict."""

@@ -29,6 +29,7 @@ from service import Limits, Service
 
 from paddleseg_semi.deploy.backends import PaddleBackend
 from paddleseg_semi.deploy.bundle import Bundle
+from paddleseg_semi.deploy.windows import Window
 
 LIMITS = {'body': 200_000, 'pixels': 300 * 300, 'queue': 40, 'timeout': 10, 'client_timeout': 10}
 NAMES = sorted(SIZES)
@@ -55,17 +56,17 @@ def bundle(photos):
 class Server:
     """A service on a free port, in a thread of its own."""
 
-    def __init__(self, bundle, backend, **limits):
+    def __init__(self, bundle, backend, window=None, **limits):
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
-        self.do(self._start(bundle, backend, Limits(**{**LIMITS, **limits})))
+        self.do(self._start(bundle, backend, window, Limits(**{**LIMITS, **limits})))
 
-    async def _start(self, bundle, backend, limits):
+    async def _start(self, bundle, backend, window, limits):
         sock = socket.create_server(('127.0.0.1', 0))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that who does not read is noticed soon
         self.port = sock.getsockname()[1]
-        self.service = Service(bundle, backend, 4, limits)
+        self.service = Service(bundle, backend, 4, limits, window)
         await self.service.start(sock)
 
     def do(self, coroutine):
@@ -107,8 +108,8 @@ class Server:
 
 
 @contextmanager
-def serving(bundle, backend=None, **limits):
-    server = Server(bundle, backend or PaddleBackend(bundle), **limits)
+def serving(bundle, backend=None, **options):
+    server = Server(bundle, backend or PaddleBackend(bundle), **options)
     try:
         yield server
     finally:
@@ -165,6 +166,17 @@ def test_equals_inference(server, photos, name):
     np.testing.assert_array_equal(pixels(server.post(iter([body[:99], body[99:]]))[2]), wanted)  # chunked
     sent = form((b'name="note"', b'a word'), (b'name="photo"; filename="x.png"', body))
     np.testing.assert_array_equal(pixels(server.post(sent, **FORM)[2]), wanted)
+
+
+def test_a_window_slides_as_in_inference(photos, tmp_path):
+    deploy = tmp_path / 'static/deploy.yaml'
+    assert call('tools/export.py', *make_recipe(photos), '--save_dir', deploy.parent, '--output_op', 'none') == 0
+    assert call('deploy/python/infer.py', '--config', deploy, '--image_path', photos / 'images', '--save_dir', tmp_path,
+                '--is_slide', '--crop_size', '32', '24', '--stride', '20', '16') == 0
+    with serving(Bundle.read(str(deploy)), window=Window((32, 24), (20, 16))) as server:
+        for name in NAMES:
+            np.testing.assert_array_equal(pixels(server.post(body_of(photos, name))[2]),
+                                          np.array(Image.open(tmp_path / f'{name}.png')))
 
 
 def test_json(server, photos):
