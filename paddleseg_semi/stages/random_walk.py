@@ -29,15 +29,16 @@ class RandomWalk:
         alpha (float): the background scores (1 - strongest map) ** alpha.
         beta (float): the higher, the fewer pairs of pixels still count as alike.
         log_steps (int): the walk has 2 ** log_steps steps.
-        crf (bool): one step of a CRF before the mask is taken.
+        crf (int): steps of a CRF before the mask is taken.
     """
 
-    def __init__(self, model, maps, alpha=6, beta=8, log_steps=6, crf=False):
+    def __init__(self, model, maps, alpha=6, beta=8, log_steps=6, crf=0):
         for key, value in (('alpha', alpha), ('beta', beta)):
             if not isinstance(value, (int, float)) or value <= 0:
                 raise InputError(f'{key}: {value}: give a number above 0.')
-        if not isinstance(log_steps, int) or log_steps < 0:
-            raise InputError(f'log_steps: {log_steps}: give a whole number of at least 0.')
+        for key, value in (('log_steps', log_steps), ('crf', crf)):
+            if not isinstance(value, int) or value < 0:
+                raise InputError(f'{key}: {value}: give a whole number of at least 0.')
         self.model, self.maps, self.crf = model, maps, crf
         self.options = {'alpha': alpha, 'beta': beta, 'log_steps': log_steps}
 
@@ -57,7 +58,7 @@ class RandomWalk:
             img = run.normalize({'img': image.astype('float32')})['img'].transpose(2, 0, 1)
             scores = walk.refine(network, img, maps, **self.options, **self._radius(run))
             if self.crf:
-                scores = dense_crf(scores, image, iters=1)
+                scores = dense_crf(scores, image, iters=self.crf)
             save_mask(np.append(0, classes)[scores.argmax(0)].astype('uint8'), mask, color_map)
 
         each(work, missing(items))

@@ -25,7 +25,7 @@ STAGES = {
     'affinity': {'type': 'Train', 'config': 'affinity.yml', 'opts': {
         'model.pretrained': '@localizer/model.pdparams', 'semi.scores.low': '@crf/crf_4',
         'semi.scores.high': '@crf/crf_24'}},
-    'walk': {'type': 'RandomWalk', 'model': '@affinity', 'maps': '@cam/list.txt', 'crf': True},
+    'walk': {'type': 'RandomWalk', 'model': '@affinity', 'maps': '@cam/list.txt', 'crf': 1},
     'score': {'type': 'Score', 'config': 'localizer.yml', 'of': {
         'cam': '@cam/list.txt', 'crf': '@crf/list.txt', 'walk': '@walk/list.txt'}},
 }
