@@ -13,6 +13,7 @@ from paddleseg_semi.core import parallel
 from paddleseg_semi.core.export import export
 from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
 from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.models.weights import network_of
 from paddleseg_semi.run import build_trainer
 
 from .conftest import ROOT, Toy, communicate
@@ -114,6 +115,12 @@ def test_deployed_is_a_plain_model(make, method, tmp_path):
     deployed = trainer.method.deployed
     builder = SemiBuilder(SemiConfig('recipe.yml'))
     assert set(deployed.state_dict()) == set(builder.new_model().state_dict())
+
+    state = {name: value.numpy() for name, value in trainer.method.state_dict().items()}
+    names = {'model', 'model_2', 'teacher'} & {name for name, _ in trainer.method.named_children()}
+    nets = [network_of(state, deployed, name, 'method.pdparams') for name in names]
+    assert any(all(np.array_equal(net[key], value) for key, value in deployed.state_dict().items()) for net in nets), \
+        'one of the networks that --export_net finds'
 
     export(deployed, str(tmp_path), [{'type': 'Normalize'}], output_op='none')
     x = paddle.randn([1, 3, 64, 64])
