@@ -37,22 +37,22 @@ def main(args):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         memory = []
         while process.poll() is None:
-            memory.append((time.perf_counter() - start, _resident(process.pid)))
+            memory.append(_resident(process.pid) or memory[-1])  # 0 when it has just ended
             time.sleep(0.2)
+        took = time.perf_counter() - start
         out, err = process.communicate()
         done = sum(len(files) for _, _, files in os.walk(os.path.join(folder, 'results')))
     lines = err.splitlines()
     first = next((i for i, line in enumerate(lines) if 'were skipped' in line), len(lines))
     named = {os.path.basename(line.split(': ')[0]) for line in lines[first + 1:]}
-    print(*(line.split('\t')[-1] for line in out.splitlines() if '_time' in line or 'Written' in line), sep='\n')
+    print(*(line.split('\t')[-1] for line in out.splitlines() if 'time' in line or 'Written' in line), sep='\n')
     print(f'exit code {process.returncode}, results {done}, skipped {len(named)}, '
           f'as they should be: {named == damaged}')
     print('share of the time, resident memory in MB: ', end='')
-    print(*(f'{share}% {memory[min(share * len(memory) // 100, len(memory) - 1)][1]:.0f}'
+    print(*(f'{share}% {memory[min(share * len(memory) // 100, len(memory) - 1)]:.0f}'
             for share in (5, *range(10, 100, 10), 99)), sep=', ')
-    half = [megabytes for _, megabytes in memory[len(memory) // 2:]]
-    print(f'second half: {min(half):.0f} to {max(half):.0f} MB, most ever {max(m for _, m in memory):.0f} MB, '
-          f'{memory[-1][0]:.0f} s')
+    half = memory[len(memory) // 2:]
+    print(f'second half: {min(half):.0f} to {max(half):.0f} MB, most ever {max(memory):.0f} MB, {took:.0f} s')
 
 
 def _export(folder):

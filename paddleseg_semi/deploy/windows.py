@@ -69,7 +69,8 @@ def slide(bundle, run, image, window, batch_size=1, with_conf=False):
 
 
 def _strips(scores_of, img, window, batch_size):
-    """Mean scores of a photo [C, H, W] from top to bottom, in float64 arrays [classes, rows, W]."""
+    """Mean scores of a photo [C, H, W] from top to bottom, in float64 arrays [classes, rows, W], each valid until the
+    next."""
     (_, height, width), (wide, high) = img.shape, window.crop_size
     tops, lefts = _starts(height, high, window.stride[1]), _starts(width, wide, window.stride[0])
     wide, high = min(wide, width), min(high, height)
@@ -84,7 +85,8 @@ def _strips(scores_of, img, window, batch_size):
                 total[:, :, left:left + wide] += score
                 count[:, left:left + wide] += 1
         done = following - top
-        yield total[:, :done] / count[:done]
+        total[:, :done] /= count[:done]
+        yield total[:, :done]
         for rows in (total, count):
             rows[..., :high - done, :] = rows[..., done:, :]
             rows[..., high - done:, :] = 0
