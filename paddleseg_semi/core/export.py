@@ -15,6 +15,7 @@ from paddleseg.utils import NoAliasDumper
 from paddleseg_semi.core.common import make_folder, reason
 from paddleseg_semi.errors import InputError, RunError
 from paddleseg_semi.models.modes import evaluating
+from paddleseg_semi.models.pooling import portable_pooling
 
 OUTPUT_OPS = ('argmax', 'softmax', 'none')
 _LABEL_ONLY = ('GenerateInstanceTargets', )  # transforms that never touch the image
@@ -139,7 +140,7 @@ def _save_static(static, path, shape):
     name = type(static.model).__name__
     try:
         # in train mode the file would hold dropout and batch statistics
-        with evaluating(static), _old_ir() if static.old_ir else contextlib.nullcontext():
+        with evaluating(static), _old_ir() if static.old_ir else portable_pooling(static.model):
             paddle.jit.save(static, path, input_spec=[spec])
     except OSError:
         raise
