@@ -20,7 +20,8 @@ parser.add_argument('--enable_mkldnn', type=true_or_false, default=False,
 parser.add_argument('--enable_openvino', type=true_or_false, default=False,
                     help='OpenVINO (CPU); needs an export with --old_ir')
 parser.add_argument('--precision', default='fp32', choices=['fp32', 'bf16', 'fp16', 'int8'],
-                    help='bf16 of oneDNN or OpenVINO (CPU); fp16 and int8 of TensorRT (GPU)')
+                    help='bf16 of oneDNN or OpenVINO (CPU); fp16 and int8 of TensorRT (GPU); a model from '
+                    'tools/quantize.py is int8 of oneDNN')
 parser.add_argument('--use_trt', type=true_or_false, default=False, help='TensorRT (GPU)')
 parser.add_argument('--min_subgraph_size', type=int, default=3, help='the smallest graph handed to TensorRT')
 parser.add_argument('--enable_auto_tune', type=true_or_false, default=False,
@@ -42,7 +43,9 @@ def main(args):
     engine = 'openvino' if args.enable_openvino else 'onednn' if args.enable_mkldnn else 'paddle'
     if args.use_trt and device != 'gpu':
         raise InputError(f'--use_trt True: TensorRT needs a GPU, but the device is {device}.')
-    if args.precision in ('fp16', 'int8') and not args.use_trt:
+    if engine == 'onednn' and bundle.quantized:
+        args.precision = 'int8'
+    elif args.precision in ('fp16', 'int8') and not args.use_trt:
         logger.warning(f'--precision {args.precision} has no effect without --use_trt True; running float32.')
         args.precision = 'fp32'
     tensorrt = TensorRT(args.batch_size, args.min_subgraph_size, args.enable_auto_tune, args.auto_tuned_shape_file,
