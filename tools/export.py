@@ -51,6 +51,7 @@ def main(args):
         logger.info(f'Written: {path}')
     if tested.get('is_slide'):
         window = ' '.join(f'--{key} {tested[key][0]} {tested[key][1]}' for key in ('crop_size', 'stride'))
+        window += ' --average_probs' if tested.get('average_probs') else ''
         logger.info(f'The recipe is tested with a sliding window: give --is_slide {window} to infer.py as well.')
 
 
