@@ -34,7 +34,10 @@ _TAGS = {'SBNet': 'configs/sbnet/sbnet_resnet18_demo_128x128_600.yml',
          'EADER': 'configs/eader/camnet_resnet10_demo_128x128_300.yml'}
 _ENGINES = {'Paddle': 'False', 'oneDNN': 'True'}  # what --enable_mkldnn says
 _FIXED = '--input_shape 1 3 128 160'
-_OPTIONS = ('', _FIXED, '--fuse_preprocess', '--old_ir', f'--old_ir --fuse_preprocess {_FIXED}')
+_OPTIONS = {  # of the recipe as it is, and of one with a Resize: flags of the export and its --output_op
+    'as it is': [('', 'argmax'), ('', 'softmax'), ('', 'none'), (_FIXED, 'argmax'), ('--fuse_preprocess', 'argmax'),
+                 ('--old_ir', 'argmax'), (f'--old_ir --fuse_preprocess {_FIXED}', 'softmax')],
+    'with `Resize`': [('', 'argmax'), ('', 'softmax'), ('', 'none'), ('--fuse_preprocess', 'none')]}
 _RESIZE = "val_dataset.transforms=[{'type': 'Resize', 'target_size': [120, 96]}, {'type': 'Normalize'}]"
 
 
@@ -43,24 +46,32 @@ def main(args):
     os.makedirs(args.save_dir, exist_ok=True)
     if not os.path.isfile(_PHOTOS):
         tool(args, 'tools/make_demo_data.py')
+    write(args, 'export', methods(args))
+    write(args, 'export_options', options(args))
+
+
+def methods(args):
+    """list[dict]: a row per method."""
     rows = []
     for method in _METHODS:
         network = (_TAGS.get(method, _DEMO), trained(args, method))
         rows.append({'Method': method, **done(args, method, masks_compared, network, 'argmax'),
                      **done(args, f'{method}/logits', logits_compared, network)})
         print(*rows[-1].values(), sep=', ', flush=True)
-    write(args, 'export', rows)
-    rows = []
-    network = (_DEMO, trained(args, 'Supervised'))
-    for changes in ((), (_RESIZE, )):
-        for flags in _OPTIONS if not changes else _OPTIONS[::2][:2]:
-            for output_op in ('argmax', 'softmax', 'none'):
-                name = '_'.join(['resized' if changes else 'options', *flags.split(), output_op])
-                found = done(args, name, masks_compared, network, output_op, flags.split(), changes)
-                rows.append({'Recipe': 'with `Resize`' if changes else 'as it is', 'Flags': flags and f'`{flags}`',
-                             '`--output_op`': f'`{output_op}`', **found})
-                print(*rows[-1].values(), sep=', ', flush=True)
-    write(args, 'export_options', rows)
+    return rows
+
+
+def options(args):
+    """list[dict]: a row per way to export one network."""
+    rows, network = [], (_DEMO, trained(args, 'Supervised'))
+    for recipe, ways in _OPTIONS.items():
+        for flags, output_op in ways:
+            resize = [] if recipe == 'as it is' else [_RESIZE]
+            name = '_'.join(['options', *(['resize'] if resize else []), *flags.split(), output_op])
+            found = done(args, name, masks_compared, network, output_op, flags.split(), resize)
+            rows.append({'Recipe': recipe, 'Flags': flags and f'`{flags}`', '`--output_op`': f'`{output_op}`', **found})
+            print(*rows[-1].values(), sep=', ', flush=True)
+    return rows
 
 
 def trained(args, method):
@@ -101,8 +112,11 @@ def masks_compared(args, folder, network, output_op, flags=(), changes=()):
     """dict: how many pixels of all photos are the same by infer.py as by predict.py."""
     network = ['--config', network[0], '--model_path', network[1], *(['--opts', *changes] if changes else [])]
     tool(args, 'tools/export.py', *network, *flags, '--output_op', output_op, '--save_dir', folder)
-    tool(args, 'tools/predict.py', *network, '--image_path', _PHOTOS, '--save_dir', folder)
-    wanted, row = read_masks(os.path.join(folder, 'pseudo_color_prediction')), {}
+    predicted = os.path.join(args.save_dir, 'predicted', os.path.basename(network[3]) + '_resize' * bool(changes))
+    if not os.path.isdir(predicted):
+        tool(args, 'tools/predict.py', *network, '--image_path', _PHOTOS, '--save_dir', f'{folder}/predicted')
+        os.renames(f'{folder}/predicted', predicted)
+    wanted, row = read_masks(f'{predicted}/pseudo_color_prediction'), {}
     row['classes'] = str(len({cls for mask in wanted.values() for cls in mask.flat}))
     for engine, flag in _ENGINES.items():
         tool(args, 'deploy/python/infer.py', '--config', f'{folder}/deploy.yaml', '--image_path', _PHOTOS,
