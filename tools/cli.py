@@ -72,6 +72,11 @@ def add_device_flags(parser):
     """The device and the CPU settings, common to all tools that run a network."""
     parser.add_argument('--device', default=None, choices=['cpu', 'gpu', 'xpu', 'npu', 'mlu'],
                         help='where to run (default: a GPU if there is one, else the CPU)')
+    add_cpu_flags(parser)
+
+
+def add_cpu_flags(parser):
+    """The CPU settings, for `tune_cpu`."""
     parser.add_argument('--cpu_threads', type=int, default=None,
                         help='CPU threads (all cores this process may use, divided among local ranks)')
     parser.add_argument('--no_cpu_tuning', action='store_true',

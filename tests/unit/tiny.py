@@ -78,8 +78,13 @@ def random_net(num_classes=NUM_CLASSES):
     return net
 
 
-def call(tool, *flags):
+def call(tool, *flags, settings=('--device', 'cpu', '--no_cpu_tuning')):
     """Runs a tool of the repository in this process.
+
+    Args:
+        tool (str): its path.
+        *flags: its command line.
+        settings (Sequence[str]): more of it, the same for most tools.
 
     Returns:
         int: its exit code.
@@ -88,6 +93,6 @@ def call(tool, *flags):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
-        patch.setattr(sys, 'argv', [tool, *map(str, flags), '--device', 'cpu', '--no_cpu_tuning'])
+        patch.setattr(sys, 'argv', [tool, *map(str, flags), *settings])
         run(module.main, module.parser)
     return end.value.code or 0
