@@ -7,7 +7,9 @@ die() {
 
 # start_chain LINES STATUS ARGUMENT...: what every chain begins with. The arguments are those of the script: the config, of
 # at least so many lines, and the mode. Leaves MODE, MODEL_NAME, OUTPUT, PYTHON and STATUS, a fresh file of that name.
+# Without the interpreter ends the script with 1; where that lacks an optional part, with 77.
 start_chain() {
+    local module
     [ $# -ge 4 ] || die "usage: bash $0 <config.txt> <mode>"
     load_config "$3" "$1"
     MODE=$4
@@ -16,10 +18,15 @@ start_chain() {
     STATUS="$OUTPUT/$2"
     mkdir -p "$OUTPUT"
     : > "$STATUS"
-    PYTHON=$(find_interpreter) && return
-    echo "$3:3: $(value 3) is missing or has no PaddleSeg. Activate the environment, or run test_tipc/prepare.sh first." >&2
-    record 127 "$(value 3)" "$STATUS"
-    exit 1
+    PYTHON=$(find_interpreter) || {
+        echo "$3:3: $(value 3) is missing or has no PaddleSeg. Activate the environment, or run test_tipc/prepare.sh first." >&2
+        record 127 "$(value 3)" "$STATUS"
+        exit 1
+    }
+    if module=$(missing_module); then
+        echo "Run skipped - $MODEL_NAME - $module is not installed (pip install '.[$(extra)]')" | tee -a "$STATUS"
+        exit 77
+    fi
 }
 
 # end_chain: 0 when every command succeeded, 1 when one failed, 2 when there was none.
@@ -34,19 +41,17 @@ end_chain() {
     echo "All $(wc -l < "$STATUS") commands ran; status lines in $STATUS"
 }
 
-# need_extra EXTRA: ends the script with 77 when the interpreter lacks an optional part of setup.py.
-need_extra() {
-    local module
-    module=$(missing_module "$1") || return 0
-    printf ' Run skipped - %s - %s is not installed (pip install ".[%s]") \n' "$MODEL_NAME" "$module" "$1" | tee -a "$STATUS"
-    exit 77
+# extra: the optional part of setup.py that the config's scripts need, or nothing.
+extra() {
+    grep -o -m 1 -e onnx -e serving "${CONFIG_LINES[0]}" | head -n 1
 }
 
-# missing_module EXTRA: prints the first module of an optional part that the interpreter lacks; fails when it has all.
+# missing_module: prints the first module of that part that the interpreter lacks; fails when it lacks none.
 missing_module() {
     local -A modules=([onnx]='paddle2onnx onnxruntime' [serving]='aiohttp prometheus_client')
-    local module
-    for module in ${modules[$1]}; do
+    local module part
+    part=$(extra) || return
+    for module in ${modules[$part]}; do
         has_module "$module" || { echo "$module"; return; }
     done
     return 1
@@ -128,6 +133,22 @@ run_step() {
     code=${PIPESTATUS[0]}
     record "$code" "$2" "$1"
     return "$code"
+}
+
+# infer_converted LINE MODEL NAME: runs a model with the script in LINE. The lines after it: the option for the model, the
+# numbers of threads and the batch sizes to try, the images, the option for the results.
+infer_converted() {
+    local threads batch stem
+    rm -rf "$OUTPUT"/python_infer_*_results
+    for threads in $(choices $(($1 + 2))); do
+        for batch in $(choices $(($1 + 3))); do
+            stem="$OUTPUT/python_infer_$3_threads_${threads}_batchsize_$batch"
+            run_step "$stem.log" "$PYTHON $(value "$1")$(option "$(key $(($1 + 1)))" "$2")$(
+                )$(option "$(key $(($1 + 2)))" "$threads")$(option "$(key $(($1 + 3)))" "$batch")$(
+                )$(option "$(key $(($1 + 4)))" "$(value $(($1 + 4)))")$(option "$(key $(($1 + 5)))" "${stem}_results")"
+        done
+    done
+    compare_with_stored "$(value $(($1 + 4)))"
 }
 
 # compare_with_stored MASKS: the predictions with test_tipc/results/, where that has figures of this model.

@@ -13,16 +13,16 @@ MODE=$2
 URL=https://paddleseg.bj.bcebos.com/humanseg/data/mini_supervisely.zip
 ROOT=test_tipc/data
 
-# install_extra EXTRA: the optional part of setup.py, but only into the environment that these scripts made.
+# install_extra: the optional part of setup.py, but only into the environment that these scripts made.
 install_extra() {
     local module
-    module=$(missing_module "$1") || return 0
+    module=$(missing_module) || return 0
     if [ "$("$PYTHON" -c 'import sys; print(sys.prefix)')" != "$(realpath -m "${VENV:-.venv}")" ]; then
         echo "The active environment lacks $module, and is left as it is; the chain will be skipped."
     else
-        echo "Installing the extra \"$1\""
-        "$PYTHON" -m pip install --quiet --disable-pip-version-check -e ".[$1]" ||
-            echo "The extra \"$1\" could not be installed (see above); the chain will be skipped."
+        echo "Installing the extra \"$(extra)\""
+        "$PYTHON" -m pip install --quiet --disable-pip-version-check -e ".[$(extra)]" ||
+            echo "The extra \"$(extra)\" could not be installed (see above); the chain will be skipped."
     fi
 }
 
@@ -83,10 +83,7 @@ if ! PYTHON=$(find_interpreter); then
     source tools/environment.sh
     use_environment
 fi
-case $MODE in
-    paddle2onnx_infer) install_extra onnx ;;
-    serving_infer) install_extra serving ;;
-esac
+install_extra
 for name in $(grep -oh 'test_tipc/data/[a-z_]*' "$1" | sort -u | xargs -n 1 basename); do
     get_data "$name"
 done

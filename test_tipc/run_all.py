@@ -1,7 +1,7 @@
 """Runs every chain of every model family in lite mode, one after the other, bounded in time.
 
     python3 test_tipc/run_all.py                        all; the table becomes the support matrix of test_tipc/README.md
-    python3 test_tipc/run_all.py cps_fastscnn_demo      some families
+    python3 test_tipc/run_all.py cps_deeplabv3p_demo      some families
 
 Needs only a Python: test_tipc/prepare.sh makes the environment. Ends with a table, and with 0 when nothing failed, else
 with 1. A chain whose optional packages are missing is skipped, with the reason. Consoles: test_tipc/output/run_all/.
@@ -97,7 +97,7 @@ def run(family, chain, limit):
     seconds = time.monotonic() - started
     text = log.read_text(errors='replace')
     if code == SKIPPED:
-        return Outcome(SKIP, seconds, re.findall(r'Run skipped - \S+ - (.*)', text)[-1].strip())
+        return Outcome(SKIP, seconds, re.findall(r'Run skipped - \S+ - (.*)', text)[-1])
     if code is None:
         return Outcome(FAIL, seconds, f'stopped after {limit:.0f} s; see {log.relative_to(TIPC.parent)}')
     if code:

@@ -5,7 +5,6 @@
 set -uo pipefail
 source test_tipc/common_func.sh
 start_chain 8 results_serving.log "$@"
-need_extra serving
 PATIENCE=120    # seconds until the server has to listen
 trap '[ -z "${server:-}" ] || kill "$server" 2>/dev/null' EXIT
 

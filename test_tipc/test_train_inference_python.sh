@@ -30,7 +30,6 @@ train_on() {
     command+="$(option "$(key 7)" "$(of_mode 7)")$(option "$(key 10)" "$(value 10)")$(precision_words "$precision")"
     command+="$(option "$(key 9)" "$(of_mode 9)")$(option "$(key 13)" "$(value 13)")$extra$(benchmark_words)"
     run_step "$log.log" "$command" || return
-    [ -z "$launcher" ] || cat "${log}_ranks/workerlog.0" >> "$log.log"
 
     weights="$run/$(value 11)"
     [ -f "$weights" ] || weights="$run/iter_$(of_mode 7)/model.pdparams"    # trained without --do_eval
