@@ -141,7 +141,10 @@ async def metrics(url):
     """What the service counts, by name."""
     import aiohttp
     async with aiohttp.ClientSession() as session, session.get(url + 'metrics') as answer:
-        return {name: float(value) for name, value in re.findall(r'^(\w+) ([\d.e+]+)$', await answer.text(), re.M)}
+        found = {name: float(value) for name, value in re.findall(r'^(\w+) ([\d.e+]+)$', await answer.text(), re.M)}
+    for name in ('process_cpu_seconds_total', 'process_resident_memory_bytes'):
+        found[name] += found[f'network_{name}']
+    return found
 
 
 def cpu_seconds():

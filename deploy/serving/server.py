@@ -36,18 +36,18 @@ def main(args):
     import cv2
     from paddleseg.utils import logger
 
-    from paddleseg_semi.deploy.backends import PaddleBackend
     from paddleseg_semi.deploy.bundle import Bundle
+    from paddleseg_semi.deploy.photos import reason
     from paddleseg_semi.deploy.results import check_scores
     from paddleseg_semi.deploy.windows import Window
-    from paddleseg_semi.errors import InputError
-    from paddleseg_semi.runtime import set_device, tune_cpu
+    from paddleseg_semi.errors import InputError, RunError
     try:
         from service import Limits, Service
     except ModuleNotFoundError as error:
         if error.name not in ('aiohttp', 'prometheus_client'):
             raise
         raise InputError(f"{error.name} is not installed. Run: pip install '.[serving]'") from None
+    from worker import Worker, load
 
     for flag in ('batch_size', 'max_body', 'max_pixels', 'queue', 'timeout', 'client_timeout'):
         if getattr(args, flag) <= 0:
@@ -62,17 +62,20 @@ def main(args):
         check_scores(bundle, '--is_slide')
         window = Window(args.crop_size, args.stride)
     sock = listen(args.host, args.port)
-    device = set_device(args.device)
-    threads = args.cpu_threads or len(os.sched_getaffinity(0))
-    tune_cpu(threads, not args.no_cpu_tuning)
-    cv2.setNumThreads(1)  # photos are read side by side
     engine = 'openvino' if args.enable_openvino else 'onednn' if args.enable_mkldnn else 'paddle'
-    backend = PaddleBackend(bundle, device, threads, engine, args.precision)
-    warm_up(bundle, backend)
+    threads = args.cpu_threads or len(os.sched_getaffinity(0))
+    cv2.setNumThreads(1)  # photos are read side by side
+    try:
+        worker = Worker(load, args.config, args.device, threads, not args.no_cpu_tuning, engine, args.precision, window,
+                        args.batch_size)
+        if not window:
+            worker.run(black_photo(bundle))  # a model that does not run is known before the service listens
+    except RuntimeError as error:
+        raise RunError(f'{bundle.model}: does not run ({reason(error)}).') from None
     limits = Limits(int(args.max_body * 1e6), args.max_pixels, args.queue, args.timeout, args.client_timeout)
 
     async def serve():
-        service, ended = Service(bundle, backend, args.batch_size, limits, window), asyncio.Event()
+        service, ended = Service(bundle, worker, args.batch_size, limits, bool(window)), asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, ended.set)
         await service.start(sock)
@@ -80,22 +83,18 @@ def main(args):
         await ended.wait()
         logger.info(f'Ending: {service.inside} photos are still being segmented.')
         await service.stop()
+        worker.close()
 
     asyncio.run(serve())
 
 
-def warm_up(bundle, backend):
-    """Runs a black photo, so that a model that does not run is known before the service listens."""
+def black_photo(bundle):
+    """ndarray: a batch of one."""
     import numpy as np
 
-    from paddleseg_semi.deploy.photos import reason
     from paddleseg_semi.deploy.segment import prepare, stack
-    from paddleseg_semi.errors import RunError
     shape = [side if side > 0 else 256 for side in bundle.input_shape[2:]] + [3] * (bundle.transforms.img_channels == 3)
-    try:
-        backend.run(stack([prepare(bundle, np.zeros(shape, 'uint8'), 'a black photo')]))
-    except Exception as error:  # whatever Paddle raises
-        raise RunError(f'{bundle.model}: does not run on a black photo ({reason(error)}).') from None
+    return stack([prepare(bundle, np.zeros(shape, 'uint8'), 'a black photo')])
 
 
 def listen(host, port):

@@ -33,7 +33,6 @@ from prometheus_client.exposition import generate_latest
 from paddleseg_semi.deploy.photos import Photo, reason
 from paddleseg_semi.deploy.results import Polygons, overlay
 from paddleseg_semi.deploy.segment import Sample, prepare, to_classes
-from paddleseg_semi.deploy.windows import slide
 from paddleseg_semi.errors import InputError, nearest
 
 _OUTPUTS = ('classes', 'overlay', 'json')
@@ -72,6 +71,8 @@ class Metrics:
     def __init__(self, service):
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        if hasattr(service.batcher.backend, 'pid'):  # in a process of its own
+            ProcessCollector('network', pid=lambda: service.batcher.backend.pid, registry=self.registry)
         self.requests = Counter('segmentation_requests', 'Answers by status.', ['status'], registry=self.registry)
         self.seconds = Histogram('segmentation_request_seconds', 'From the headers to the answer.',
                                  registry=self.registry)
@@ -97,16 +98,6 @@ class Stopwatch:
         return ', '.join(f'{stage};dur={1000 * seconds:.2f}' for stage, seconds in self.seconds.items())
 
 
-class Sliding:
-    """A backend that slides a window over photos: uint8 [N, h, w, 3] BGR, or [N, h, w] gray → classes [N, h, w]."""
-
-    def __init__(self, bundle, backend, window, batch_size):
-        self.args, self.bundle, self.backend = (window, batch_size), bundle, backend
-
-    def run(self, batch):
-        return [slide(self.bundle, self.backend.run, photo, *self.args)[0] for photo in batch]
-
-
 class Service:
     """The application around one network.
 
@@ -115,13 +106,11 @@ class Service:
         backend: what runs it.
         batch_size (int): photos in one run.
         limits (Limits): what a request may cost.
-        window (Window, optional): slide it over every photo.
+        slides (bool): the backend takes decoded photos as they are, and slides a window over them.
     """
 
-    def __init__(self, bundle, backend, batch_size, limits, window=None):
-        self.bundle, self.limits, self.window, self.inside, self.closing = bundle, limits, window, 0, False
-        if window:
-            backend = Sliding(bundle, backend, window, batch_size)
+    def __init__(self, bundle, backend, batch_size, limits, slides=False):
+        self.bundle, self.limits, self.slides, self.inside, self.closing = bundle, limits, slides, 0, False
         self.batcher = Batcher(backend, batch_size, limits.pixels)
         self.pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), 'photos')
         self.room = asyncio.Semaphore(2 * batch_size)  # decoded photos: one batch runs, the next one gathers
@@ -295,7 +284,7 @@ class Service:
     def _load(self, body):
         """bytes → Photo, as the network takes it."""
         pixels = decode(body, self.bundle.transforms.img_channels, self.limits.pixels)
-        sample = Sample('', pixels, []) if self.window else prepare(self.bundle, pixels, '')
+        sample = Sample('', pixels, []) if self.slides else prepare(self.bundle, pixels, '')
         return Photo(0, '', '', pixels, sample)
 
     def _encode(self, photo, output, extras):

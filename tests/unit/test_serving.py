@@ -26,6 +26,7 @@ from tiny import NUM_CLASSES, ROOT, SIZES, call, make_photos, make_recipe
 pytest.importorskip('aiohttp', reason='needs the extra "serving"')
 pytest.importorskip('prometheus_client', reason='needs the extra "serving"')
 from service import Limits, Service
+from worker import Sliding, Worker, load
 
 from paddleseg_semi.deploy.backends import PaddleBackend
 from paddleseg_semi.deploy.bundle import Bundle
@@ -56,17 +57,17 @@ def bundle(photos):
 class Server:
     """A service on a free port, in a thread of its own."""
 
-    def __init__(self, bundle, backend, window=None, **limits):
+    def __init__(self, bundle, backend, slides=False, **limits):
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
-        self.do(self._start(bundle, backend, window, Limits(**{**LIMITS, **limits})))
+        self.do(self._start(bundle, backend, slides, Limits(**{**LIMITS, **limits})))
 
-    async def _start(self, bundle, backend, window, limits):
+    async def _start(self, bundle, backend, slides, limits):
         sock = socket.create_server(('127.0.0.1', 0))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that who does not read is noticed soon
         self.port = sock.getsockname()[1]
-        self.service = Service(bundle, backend, 4, limits, window)
+        self.service = Service(bundle, backend, 4, limits, slides)
         await self.service.start(sock)
 
     def do(self, coroutine):
@@ -120,13 +121,16 @@ def serving(bundle, backend=None, **options):
 
 
 @pytest.fixture(scope='module')
-def server(bundle):
-    with serving(bundle) as server:
+def server(photos, bundle):
+    """The service as the command makes it."""
+    worker = Worker(load, str(photos / 'static/deploy.yaml'), 'cpu', 1, False, 'paddle', 'fp32', None, 4)
+    with serving(bundle, worker) as server:
         yield server
+    worker.close()
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + 8
+def wait_for(condition, seconds=8):
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -173,7 +177,8 @@ def test_a_window_slides_as_in_inference(photos, tmp_path):
     assert call('tools/export.py', *make_recipe(photos), '--save_dir', deploy.parent, '--output_op', 'none') == 0
     assert call('deploy/python/infer.py', '--config', deploy, '--image_path', photos / 'images', '--save_dir', tmp_path,
                 '--is_slide', '--crop_size', '32', '24', '--stride', '20', '16') == 0
-    with serving(Bundle.read(str(deploy)), window=Window((32, 24), (20, 16))) as server:
+    bundle = Bundle.read(str(deploy))
+    with serving(bundle, Sliding(bundle, PaddleBackend(bundle), Window((32, 24), (20, 16)), 4), slides=True) as server:
         for name in NAMES:
             np.testing.assert_array_equal(pixels(server.post(body_of(photos, name))[2]),
                                           np.array(Image.open(tmp_path / f'{name}.png')))
@@ -385,6 +390,16 @@ def test_a_network_that_fails(bundle, monkeypatch):
             status, _, error = server.post(parts.encoded('PNG'))
             assert status == 500 and 'division' not in error['error']
         server.well()
+
+
+def test_a_network_that_dies(server):
+    worker = server.service.batcher.backend
+    before = server.metric('network_process_start_time_seconds')
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.process.join()
+    wait_for(lambda: server.post(parts.encoded('PNG'))[0] == 200, 60)  # 504 until another one has started
+    server.well()
+    assert server.metric('network_process_start_time_seconds') > before > 0
 
 
 def test_who_hangs_up_is_not_segmented(bundle):

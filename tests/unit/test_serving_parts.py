@@ -1,6 +1,8 @@
 """What the service is made of, without HTTP: decoding photos of strangers, gathering batches."""
 
 import io
+import os
+import signal
 import struct
 import sys
 import threading
@@ -16,6 +18,8 @@ sys.path.insert(0, str(ROOT / 'deploy/serving'))
 
 from batcher import Batcher
 from photo import Refused, decode
+from stub_backend import OwnError, build
+from worker import Worker
 
 from paddleseg_semi.deploy.segment import Sample
 
@@ -148,3 +152,28 @@ def test_closing_runs_what_waits(batcher):
     threading.Timer(0.1, batcher.backend.go.set).start()
     batcher.close()
     assert first.done() and (last.result(0).output == 2).all()
+
+
+def test_a_network_in_another_process():
+    worker = Worker(build)
+    batch = np.arange(6, dtype='float32').reshape(1, 2, 3)
+    pid, result = worker.run(batch)
+    assert pid == worker.pid != os.getpid()
+    np.testing.assert_array_equal(result, batch)
+    with pytest.raises(RuntimeError, match='ValueError: one line'):
+        worker.run('fail')
+    with pytest.raises(OwnError, match='is too small'):
+        worker.run('fail in words')
+    with pytest.raises(RuntimeError, match='ended .7.'):
+        worker.run('die')
+    assert worker.run('x') == (worker.pid, 'x') and worker.pid != pid
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.process.join()
+    assert worker.run('y') == (worker.pid, 'y')
+    worker.close()
+    assert worker.process.exitcode == 0
+
+
+def test_a_network_that_cannot_be_built():
+    with pytest.raises(OwnError, match='no such file'):
+        Worker(build, 'no such file')
