@@ -132,10 +132,9 @@ def save_bytes(data, path):
 
 def reason(error):
     """str: an exception in one line; of the pages that Paddle writes, the one that tells."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip(' -')]
-    summary = next((i for i, line in enumerate(lines[:-1]) if line == 'Error Message Summary:'), len(lines) - 2)
-    line = lines[summary + 1] if lines else 'no reason given'
-    return line if line.startswith(type(error).__name__) else f'{type(error).__name__}: {line}'
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(' -')] or ['no reason given']
+    line = next((line for line in reversed(lines) if 'Error: ' in line), lines[-1])
+    return line if 'Error: ' in line else f'{type(error).__name__}: {line}'
 
 
 def digest(paths):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from paddleseg_semi.core.common import list_images
+from paddleseg_semi.core import common
 from paddleseg_semi.errors import InputError
 
 MAX_PIXELS = 178_956_970  # above it PIL speaks of a decompression bomb
@@ -51,7 +51,7 @@ class Images:
     """The photos that `list_images` finds. They are not read before their turn."""
 
     def __init__(self, image_path):
-        self.found = list_images(image_path, check=False)
+        self.found = common.list_images(image_path, check=False)
 
     def __len__(self):
         return len(self.found)
@@ -126,8 +126,7 @@ def decode(data, channels=3, max_pixels=MAX_PIXELS):
 
 
 def reason(error):
-    """str: an exception in one line."""
+    """str: an exception in one line, as it stands behind the name of a file."""
     if isinstance(error, UnidentifiedImageError):
         return 'is not an image'
-    lines = str(getattr(error, 'strerror', None) or error).strip().splitlines() or [type(error).__name__]
-    return next((line for line in lines if 'Error: ' in line), lines[-1]).strip()  # Paddle's own are long
+    return str(error) if isinstance(error, InputError) else getattr(error, 'strerror', None) or common.reason(error)
