@@ -30,7 +30,7 @@ _PHOTOS = 'data/demo/val.txt'
 _DEMO = 'configs/quick_start/fastscnn_demo_semi_128x128_300.yml'
 _METHODS = ('Supervised', 'AdvSemiSeg', 'MeanTeacher', 'CutMixSeg', 'FixMatch', 'UniMatch', 'UniMatchV2', 'CPS', 'U2PL',
             'IMAS', 'ST++', 'SBNet', 'EADER')
-_TAGS = {'SBNet': 'configs/sbnet/sbnet_resnet18_demo_128x128_600.yml',
+_TAGS = {'SBNet': 'configs/sbnet/sbnet_resnet10_demo_128x128_150.yml',
          'EADER': 'configs/eader/camnet_resnet10_demo_128x128_300.yml'}
 _ENGINES = {'Paddle': 'False', 'oneDNN': 'True'}  # what --enable_mkldnn says
 _FIXED = '--input_shape 1 3 128 160'
