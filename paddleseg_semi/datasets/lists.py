@@ -53,6 +53,12 @@ def relative(path, root):
     return path[len(prefix):] if path.startswith(prefix) else path
 
 
+def name(path, root):
+    """str: what the products of an image are called: its path below `root` without suffix. An image elsewhere has its
+    whole path, as a relative one, so that its products stay in their folder."""
+    return os.path.splitext(os.path.normpath('/' + relative(path, root).lstrip('/')))[0][1:]  # '/..' is '/': no way up
+
+
 def root_of(base):
     """The folder that the lists of a data set are relative to ('' when the data set has none)."""
     return getattr(base, 'dataset_root', None) or ''
@@ -61,7 +67,7 @@ def root_of(base):
 def named_like(base, folder, suffix):
     """list[str]: the files below `folder` that are named as the images of a data set, `suffix` in place of theirs."""
     root = root_of(base)
-    return [os.path.join(folder, os.path.splitext(relative(item[0], root))[0] + suffix) for item in base.file_list]
+    return [os.path.join(folder, name(item[0], root) + suffix) for item in base.file_list]
 
 
 def identities(paths):

@@ -49,15 +49,11 @@ class TrainedRun:
         """Callable: the `Normalize` of its training; what it takes and gives is {'img': [H, W, 3] float32}."""
         return next(iter(split_at_normalize(self.builder.train_dataset.transforms.transforms)[1]), dict)
 
-    def name(self, image):
-        """str: what the products of an image are called: its path below dataset_root, without suffix."""
-        return os.path.splitext(os.path.normpath('/' + lists.relative(image, self.root)))[0][1:]  # no way up
-
     def names(self, images):
-        """list[str]: of several images; InputError when two would get the same."""
+        """list[str]: what the products of images are called, see `lists.name`; InputError when two get the same."""
         taken = {}
         for image in images:
-            name = self.name(image)
+            name = lists.name(image, self.root)
             if taken.setdefault(name, image) != image:
                 raise InputError(f'{taken[name]} and {image} would both get the products {name}.*. Rename one.')
         return list(taken)

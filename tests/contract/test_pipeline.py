@@ -220,7 +220,9 @@ def test_raw_images_of_any_folder(toy, monkeypatch):
                                                   'files': 'raw.txt'},
               'retrain': {'type': 'Train', 'extra_labeled': '@label/list.txt'}}
     (toy.folder / 'pipeline.yml').write_text(yaml.safe_dump({'stages': stages}, sort_keys=False))
+    before = snapshot(toy.folder / 'raw a')
     assert toy.call('pipeline', *flags(toy, config='pipeline.yml')) == 0
+    assert snapshot(toy.folder / 'raw a') == before and len(list((toy.folder / 'run/label/masks').rglob('*.png'))) == 2
     monkeypatch.chdir(toy.folder)
     data = Dataset('train', 'run/label', [], 3, train_path='run/label/list.txt', separator='\t')
     assert len({mask for _, mask in data.file_list}) == 2
