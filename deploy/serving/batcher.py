@@ -15,7 +15,6 @@ from paddleseg_semi.deploy.segment import Sample, stack
 class _Job:
     sample: Sample
     future: Future = field(default_factory=Future)
-    since: float = field(default_factory=time.perf_counter)
 
 
 @dataclass
@@ -24,13 +23,11 @@ class Segmented:
 
     Attributes:
         output (ndarray): what the network says of it, classes [H, W] or scores [C, H, W].
-        waited (float): seconds until the network was free.
         took (float): seconds of the batch.
         batch (int): photos in it.
     """
 
     output: np.ndarray
-    waited: float
     took: float
     batch: int
 
@@ -101,6 +98,6 @@ class Batcher:
         else:
             took = time.perf_counter() - start
             for job, output in zip(group, outputs):
-                job.future.set_result(Segmented(output, start - job.since, took, len(group)))
+                job.future.set_result(Segmented(output, took, len(group)))
         finally:
             self.busy_since = None

@@ -103,7 +103,7 @@ class Service:
 
     Args:
         bundle (Bundle): the exported segmenter.
-        backend: what runs it.
+        backend: what runs it; see worker.py.
         batch_size (int): photos in one run.
         limits (Limits): what a request may cost.
         slides (bool): the backend takes decoded photos as they are, and slides a window over them.
@@ -150,6 +150,11 @@ class Service:
             self.limits.client_timeout, self._too_silent, connection)
         return connection
 
+    def _heard(self, request):
+        timer = self.silent.pop(request.protocol, None)
+        if timer:
+            timer.cancel()
+
     def _too_silent(self, connection):
         del self.silent[connection]
         if connection.transport:
@@ -162,9 +167,7 @@ class Service:
     @web.middleware
     async def _answer(self, request, handler):
         """Turns every error into a clean answer, counts, and does not wait for a client that takes no answer."""
-        timer = self.silent.pop(request.protocol, None)
-        if timer:
-            timer.cancel()
+        self._heard(request)
         start, status = time.perf_counter(), _CLIENT_GONE
         try:
             try:
@@ -193,6 +196,7 @@ class Service:
 
     async def _expect(self, request):
         """Refuses by the headers alone where a client asks whether it may send its photo."""
+        self._heard(request)
         try:
             self._check_headers(request)
         except Refused as refusal:
@@ -205,7 +209,7 @@ class Service:
         output, extras = _wanted(request)
         self._check_headers(request)
         if self.closing or self.inside >= self.limits.queue:
-            raise Refused(503, 'Too many photos at once; try again.', **{'Retry-After': '1'})
+            raise Refused(503, 'The service is busy; try again.', **{'Retry-After': '1'})
         self.inside += 1
         try:
             watch = Stopwatch()
@@ -263,9 +267,9 @@ class Service:
             photo = await self._in_pool(self._load, body)
             watch.lap('decode')
             result = await asyncio.wrap_future(self.batcher.submit(photo.sample))
-            watch.lap('inference')
-            watch.seconds['queue'] = watch.seconds.pop('room') + watch.seconds['inference'] - result.took
-            watch.seconds['inference'] = result.took
+            watch.lap('network')
+            waited = watch.seconds.pop('room') + watch.seconds.pop('network') - result.took
+            watch.seconds.update(queue=waited, inference=result.took)
             photo.output = result.output
             content = await self._in_pool(self._encode, photo, output, extras)
             watch.lap('encode')

@@ -165,7 +165,7 @@ def test_equals_inference(server, photos, name):
     status, headers, content = server.post(body, Content_Type='image/png')
     assert (status, headers['Content-Type']) == (200, 'image/png')
     assert [part.split(';')[0] for part in headers['Server-Timing'].split(', ')] == \
-        ['upload', 'decode', 'inference', 'queue', 'encode']
+        ['upload', 'decode', 'queue', 'inference', 'encode']
     np.testing.assert_array_equal(pixels(content), wanted)
     np.testing.assert_array_equal(pixels(server.post(iter([body[:99], body[99:]]))[2]), wanted)  # chunked
     sent = form((b'name="note"', b'a word'), (b'name="photo"; filename="x.png"', body))
