@@ -87,7 +87,7 @@ def trained(args, method):
     if method == 'start':
         flags += ['--iters', args.start_iters]
     elif method in _TAGS:
-        flags += ['--iters', args.iters]
+        flags += ['--iters', args.iters, '--opts', 'model.pretrained=None']
     else:
         start = os.path.join(trained(args, 'start'), f'iter_{args.start_iters}', 'model.pdparams')
         flags += ['--method', method, '--label_ratio', 0.125, '--iters', args.iters, '--opts',
@@ -145,7 +145,9 @@ def _logits(network, deploy):
     from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
     from paddleseg_semi.deploy.backends import PaddleBackend
     from paddleseg_semi.deploy.bundle import Bundle
-    builder, bundle = SemiBuilder(SemiConfig(network[0])), Bundle.read(deploy)
+    config, bundle = SemiConfig(network[0]), Bundle.read(deploy)
+    config.forget_pretrained()
+    builder = SemiBuilder(config)
     model = builder.model
     builder.load_weights(model, network[1])
     model.eval()

@@ -141,6 +141,8 @@ def build_network(args, net=None):
     config = SemiConfig(args.config, opts=[*(args.opts or []), *layout])
     if not config.val_dataset_cfg:
         raise InputError(f'{args.config}: has no val_dataset, whose transforms an image passes before the network.')
+    if args.model_path:
+        config.forget_pretrained()
     builder = SemiBuilder(config)
     model = builder.model
     if args.model_path:

@@ -104,6 +104,14 @@ class SemiConfig(Config):
             raise InputError(f'class_names: {len(names)} names for {num_classes} classes.')
         return names and [str(name) for name in names]
 
+    def forget_pretrained(self):
+        """Drops the weights that training starts from: whoever loads trained ones need not have or download them."""
+        sections = [self.dic.get('model', {})]
+        for section in sections:
+            sections += [value for value in section.values() if isinstance(value, dict)]
+            if 'pretrained' in section:
+                section['pretrained'] = None
+
     def _apply_flags(self, flags):
         for key in ('batch_size', 'iters'):
             if key in flags:

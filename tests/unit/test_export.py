@@ -10,7 +10,7 @@ import yaml
 from paddleseg.cvlibs import manager
 from paddleseg.deploy.infer import DeployConfig
 from PIL import Image
-from tiny import NUM_CLASSES, SIZES, call, make_photos, make_recipe, random_net
+from tiny import NUM_CLASSES, SIZES, TinyNet, call, make_photos, make_recipe, random_net
 
 from paddleseg_semi.core.checkpoint import find_weights
 from paddleseg_semi.core.common import as_tested
@@ -19,12 +19,19 @@ from paddleseg_semi.core.verify import compare
 from paddleseg_semi.deploy.backends import PaddleBackend
 from paddleseg_semi.deploy.bundle import Bundle
 from paddleseg_semi.errors import InputError, RunError
-from paddleseg_semi.models.weights import network_of
+from paddleseg_semi.models.weights import load_pretrained, network_of
 
 NORMALIZE = {'type': 'Normalize', 'mean': [0.5, 0.4, 0.3], 'std': [0.2, 0.25, 0.3]}
 FIXED = [1, 3, 48, 64]
 ANY = [-1, 3, -1, -1]
 paddle3 = pytest.mark.skipif(int(paddle.__version__.split('.')[0]) < 3, reason='Paddle 2 has one format')
+
+
+@manager.MODELS.add_component
+class PretrainedNet(TinyNet):
+    def __init__(self, num_classes, pretrained=None):
+        super().__init__(num_classes)
+        load_pretrained(self, pretrained)
 
 
 @pytest.fixture
@@ -119,6 +126,14 @@ def test_bad_flags_are_one_line(run, photos, capsys, monkeypatch, flags, word):
     assert word in error
     assert len(error.splitlines()) == 1
     assert not (photos / 'static').exists()
+
+
+def test_what_training_started_from_is_not_needed(photos):
+    recipe = make_recipe(photos, model={'type': 'PretrainedNet', 'pretrained': 'gone.pdparams'})
+    for tool in ('export', 'predict'):
+        flags = ['--image_path', photos / 'images'] if tool == 'predict' else []
+        assert call(f'tools/{tool}.py', *recipe, *flags, '--save_dir', photos / tool) == 0
+        assert call(f'tools/{tool}.py', *recipe[:2], *flags, '--save_dir', photos / f'{tool}_start') == 2
 
 
 # what deploy.yaml says
