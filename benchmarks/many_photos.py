@@ -30,7 +30,7 @@ def main(args):
         config = args.config or _export(folder)
         damaged = _write_photos(os.path.join(folder, 'photos'), args)
         command = [sys.executable, INFER, '--config', config, '--image_path', os.path.join(folder, 'photos'),
-                   '--save_dir', os.path.join(folder, 'results'), '--print_detail', 'False', '--benchmark', 'True',
+                   '--save_dir', os.path.join(folder, 'results'), '--print_detail', 'False',
                    *(f'--{flag}' for flag in args.infer)]
         print(' '.join(command[1:]))
         start = time.perf_counter()
@@ -45,7 +45,7 @@ def main(args):
     lines = err.splitlines()
     first = next((i for i, line in enumerate(lines) if 'were skipped' in line), len(lines))
     named = {os.path.basename(line.split(': ')[0]) for line in lines[first + 1:]}
-    print(*(line.split('\t')[-1] for line in out.splitlines() if 'time' in line or 'Written' in line), sep='\n')
+    print(*(line.split('\t')[-1] for line in out.splitlines() if 'Written' in line), sep='\n')
     print(f'exit code {process.returncode}, results {done}, skipped {len(named)}, '
           f'as they should be: {named == damaged}')
     print('share of the time, resident memory in MB: ', end='')
@@ -90,12 +90,17 @@ def _write_photos(folder, args):
 
 
 def _resident(pid):
-    """float: MB of a process; 0 when it has just ended."""
+    """float: MB of a process and its children; 0 when it has just ended."""
+    total = 0
     try:
         with open(f'/proc/{pid}/status') as file:
-            return next((int(line.split()[1]) / 1024 for line in file if line.startswith('VmRSS')), 0)
-    except OSError:
-        return 0
+            total = next((int(line.split()[1]) / 1024 for line in file if line.startswith('VmRSS')), 0)
+        for thread in os.listdir(f'/proc/{pid}/task'):
+            with open(f'/proc/{pid}/task/{thread}/children') as file:
+                total += sum(map(_resident, file.read().split()))
+    except OSError:  # ended meanwhile
+        pass
+    return total
 
 
 if __name__ == '__main__':

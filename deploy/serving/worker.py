@@ -1,59 +1,6 @@
-"""The network in a process of its own: Paddle holds Python's lock as long as a network runs, and the service has to go
-on answering meanwhile."""
+"""What runs in the service's second process."""
 
-import multiprocessing
-import os
-
-
-class Worker:
-    """A backend that runs elsewhere. A process that has died is replaced by the next run.
-
-    Args:
-        build (callable): makes the backend; a function of a module, and called over there.
-        args: for `build`.
-
-    Raises:
-        Exception: what `build` raised; RuntimeError where it is of the framework, or where the process has died.
-    """
-
-    def __init__(self, build, *args):
-        self.build, self.args = build, args
-        self._start()
-
-    @property
-    def pid(self):
-        """int: the process."""
-        return self.process.pid
-
-    def run(self, batch):
-        """ndarray → what the backend makes of it."""
-        if not self.process.is_alive():
-            self._start()
-        return self._ask(batch)
-
-    def close(self):
-        """Ends the process."""
-        self.pipe.close()
-        self.process.join()
-
-    def _start(self):
-        context = multiprocessing.get_context('spawn')
-        self.pipe, there = context.Pipe()
-        self.process = context.Process(target=_work, args=(there, self.build, self.args), daemon=True)
-        self.process.start()
-        there.close()  # so that reading ends when the process does
-        self._ask(None)
-
-    def _ask(self, batch):
-        try:
-            self.pipe.send(batch)
-            error, result = self.pipe.recv()
-        except (EOFError, OSError):
-            self.process.join()
-            raise RuntimeError(f'The process of the network has ended ({self.process.exitcode}).') from None
-        if error:
-            raise error
-        return result
+from paddleseg_semi.deploy.worker import Worker  # noqa: F401
 
 
 class Sliding:
@@ -76,23 +23,3 @@ def load(config, device, threads, tune, engine, precision, window, batch_size):
     tune_cpu(threads, tune)
     backend = PaddleBackend(bundle, device, threads, engine, precision)
     return Sliding(bundle, backend, window, batch_size) if window else backend
-
-
-def _work(pipe, build, args):
-    os.setsid()  # Ctrl-C is for the service, which then ends this process
-    backend = None
-    try:
-        while True:
-            batch = pipe.recv()
-            try:
-                if backend is None:
-                    backend, result = build(*args), None
-                else:
-                    result = backend.run(batch)
-            except Exception as error:  # others than the suite's own may not pass through a pipe
-                own = hasattr(error, 'exit_code')
-                pipe.send((error if own else RuntimeError(f'{type(error).__name__}: {error}'), None))
-            else:
-                pipe.send((None, result))
-    except (EOFError, OSError):
-        return  # the service has ended

@@ -245,6 +245,23 @@ def test_results_do_not_overwrite_each_other(photos, capsys):
     assert infer(photos) == 0
 
 
+def test_many_photos_have_the_network_in_a_process_of_its_own(photos, capsys):
+    exported(photos)
+    (photos / 'images/text.png').write_text('hello')
+    for number in range(7):
+        (photos / f'more/{number}').mkdir(parents=True)
+        for name in (*SIZES, 'text'):
+            target = photos / f'more/{number}' / f'{os.path.basename(name)}.png'
+            target.write_bytes((photos / f'images/{name}.png').read_bytes())
+    capsys.readouterr()
+    assert infer(photos, '--batch_size=3', images='more') == 3
+    assert '7 of 42 images were skipped' in capsys.readouterr().err
+    many = {os.path.basename(name): mask(photos / f'inferred/6/{os.path.basename(name)}.png') for name in SIZES}
+    infer(photos)
+    for name in SIZES:
+        np.testing.assert_array_equal(many[os.path.basename(name)], mask(photos / f'inferred/{name}.png'))
+
+
 def test_a_full_disk_ends_the_run(photos, monkeypatch, capsys):
     def full(*args):
         raise RunError('no space left')
