@@ -12,7 +12,6 @@ import glob
 import importlib.util
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -96,14 +95,15 @@ def prepare(args):
 
 
 def script(args, path, *flags, with_network=False):
-    """Runs a tool, or this script, and gives what it prints. Threads are left to it."""
+    """Runs a tool, or this script, and gives what it prints."""
     if with_network or path == __file__:
         flags = [*flags, '--config', args.config, '--model_path', args.model_path]
     if path == __file__:
-        flags = [*flags, '--folder', args.folder, '--cpu_threads', str(args.cpu_threads)]
+        flags = [*flags, '--folder', args.folder]
     environment = {key: value for key, value in os.environ.items()
                    if key not in ('OMP_NUM_THREADS', 'MKL_DEBUG_CPU_TYPE')}
-    done = subprocess.run([sys.executable, os.path.join(ROOT, path), *flags], capture_output=True, text=True,
+    done = subprocess.run([sys.executable, os.path.join(ROOT, path), *flags, '--cpu_threads',
+                           str(args.cpu_threads)], capture_output=True, text=True,
                           env=environment)
     if done.returncode:
         sys.exit(f'{path} {" ".join(flags)}\n{done.stderr}')
@@ -120,7 +120,7 @@ def measured(args):
     needs, start = ROWS[args.row]
     steps = start(args)
     next(steps)
-    libraries = resident()
+    libraries = megabytes('VmRSS')
     model, seconds = next(steps), []
     for number, path in enumerate(sorted(glob.glob(os.path.join(args.folder, 'in', '*.npy')))):
         batch = np.load(path)
@@ -130,13 +130,13 @@ def measured(args):
         output = model(batch)
         seconds.append(time.perf_counter() - begin)
         np.save(path.replace('/in/', '/out/'), output)
-    return {'ms': 1000 * statistics.median(seconds), 'libraries': libraries,
-            'peak': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {'ms': 1000 * statistics.median(seconds), 'libraries': libraries, 'peak': megabytes('VmHWM')}
 
 
-def resident():
-    with open('/proc/self/statm') as file:
-        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+def megabytes(what):
+    """Of this process. getrusage would begin with the peak of the process it was forked from."""
+    with open('/proc/self/status') as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith(what))
 
 
 def dygraph(args):

@@ -24,7 +24,8 @@ def main(args):
         raise InputError(f'--num_images {args.num_images}: give a whole number of at least 1.')
     tune_cpu(args.cpu_threads, not args.no_cpu_tuning)
     photos = [path for path, _ in list_images(args.image_path)]
-    photos = photos[::-(-len(photos) // args.num_images)]
+    count = min(args.num_images, len(photos))
+    photos = [photos[i * len(photos) // count] for i in range(count)]
     found = quantize(args.config, args.save_dir, photos, args.cpu_threads or 1)
     logger.info(f'Compared with the model in float32 on these {len(photos)} photos: {found}')
     if found.equal < _LOW:

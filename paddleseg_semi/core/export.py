@@ -140,7 +140,7 @@ def _save_static(static, path, shape):
     name = type(static.model).__name__
     try:
         # in train mode the file would hold dropout and batch statistics
-        with evaluating(static), _old_ir() if static.old_ir else portable_pooling(static.model):
+        with evaluating(static), old_ir_guard() if static.old_ir else portable_pooling(static.model):
             paddle.jit.save(static, path, input_spec=[spec])
     except OSError:
         raise
@@ -150,7 +150,7 @@ def _save_static(static, path, shape):
             from error
 
 
-def _old_ir():
+def old_ir_guard():
     """Paddle 3 writes the format of Paddle 2 inside; Paddle 2 writes it anyway."""
     try:
         from paddle.pir_utils import OldIrGuard

@@ -12,6 +12,9 @@ from paddleseg_semi.deploy.extras import require
 from paddleseg_semi.deploy.photos import reason
 from paddleseg_semi.errors import InputError, RunError
 
+# Operators of oneDNN in int8: not pool2d, which it would take for pooling into several bins too, and cannot do.
+_INT8 = {'conv2d', 'depthwise_conv2d', 'fused_conv2d', 'elementwise_add', 'fused_elementwise_add', 'concat'}
+
 
 @dataclass
 class TensorRT:
@@ -112,7 +115,7 @@ class PaddleBackend:
             if not old_ir:
                 config.delete_pass('onednn_placement_pass')  # Paddle 3.3: fails on bilinear_interp (its issue 79749)
             if self.bundle.quantized:
-                config.enable_mkldnn_int8()
+                config.enable_mkldnn_int8(_INT8)
             elif precision == 'int8':
                 raise InputError(f'{self.bundle.model}: is not quantized. tools/quantize.py makes an int8 model of it.')
             elif precision == 'bf16':

@@ -4,6 +4,7 @@ import os
 
 import paddle
 
+from paddleseg_semi.core.export import old_ir_guard
 from paddleseg_semi.deploy.backends import OnnxBackend, PaddleBackend
 from paddleseg_semi.deploy.bundle import Bundle, derived
 from paddleseg_semi.deploy.convert import compare, sample_batches
@@ -80,7 +81,7 @@ def _quantize_paddle(bundle, path, batches):
     params = os.path.basename(bundle.params)
     paddle.enable_static()
     try:
-        with paddle.pir_utils.OldIrGuard(), paddle.static.scope_guard(paddle.static.Scope()):
+        with old_ir_guard(), paddle.static.scope_guard(paddle.static.Scope()):
             work = PostTrainingQuantization(
                 paddle.static.Executor(paddle.CPUPlace()), source, model_filename=name, params_filename=params,
                 data_loader=lambda: [{'x': batch} for batch in batches], batch_size=1, batch_nums=len(batches),

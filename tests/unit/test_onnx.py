@@ -16,6 +16,7 @@ from paddleseg_semi.deploy import convert
 from paddleseg_semi.deploy.backends import OnnxBackend, PaddleBackend
 from paddleseg_semi.deploy.bundle import Bundle, derived
 from paddleseg_semi.deploy.extras import require
+from paddleseg_semi.deploy.quantize import quantize
 from paddleseg_semi.errors import InputError, RunError
 from paddleseg_semi.models.pooling import portable_pooling
 
@@ -231,6 +232,12 @@ class PooledNet(paddle.nn.Layer):
 
     def forward(self, x):
         return [paddle.nn.functional.interpolate(self.head(self.pool(x)), paddle.shape(x)[2:], mode='bilinear')]
+
+
+def test_pooling_in_int8(photos):
+    config = str(photos / 'static/deploy.yaml')
+    export(PooledNet(), str(photos / 'static'), NORMALIZE, output_op='none', old_ir=True)
+    assert quantize(config, str(photos / 'int8'), [str(photos / 'images/three.png')]).equal > 0.8
 
 
 def test_pooling_in_an_export_converts(tmp_path, needs_onnx):
