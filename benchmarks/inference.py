@@ -66,6 +66,7 @@ def prepare(args):
     import numpy as np
     from PIL import Image
 
+    from paddleseg_semi import safe
     from paddleseg_semi.deploy.bundle import Bundle
     from paddleseg_semi.deploy.segment import prepare
     config, builder, _ = build_network(args)
@@ -83,6 +84,7 @@ def prepare(args):
         script(args, 'tools/export_onnx.py', '--config', place('plain/deploy.yaml'), '--save_dir', place('onnx'))
         script(args, *quantize, '--config', place('onnx/deploy.yaml'), '--save_dir', place('onnx_int8'))
     script(args, *quantize, '--config', place('old_ir/deploy.yaml'), '--save_dir', place('old_ir_int8'))
+    np.savez(place('weights.npz'), **safe.load(args.model_path))  # PyTorch's rows need no Paddle
     bundle = Bundle.read(place('plain/deploy.yaml'))
     for kind in ('in', 'out'):
         os.mkdir(place(kind))
@@ -182,16 +184,13 @@ def onnx_runtime(form):
 
 def pytorch(memory_format):
     def start(args):
+        import numpy as np
         import torch
         from torch_network import DeepLabV3P
-
-        from paddleseg_semi import safe
         torch.set_num_threads(args.cpu_threads)
         layout = getattr(torch, memory_format)
         yield
-        path = args.model_path
-        net = DeepLabV3P(safe.load(os.path.join(path, 'model.pdparams') if os.path.isdir(path) else path))
-        net = net.to(memory_format=layout)
+        net = DeepLabV3P(np.load(os.path.join(args.folder, 'weights.npz'))).to(memory_format=layout)
 
         def call(batch):
             with torch.inference_mode():
