@@ -1,5 +1,6 @@
 """What evaluation, export, prediction and deployment share."""
 
+import contextlib
 import hashlib
 import io
 import os
@@ -135,6 +136,15 @@ def reason(error):
     lines = [line.strip() for line in str(error).splitlines() if line.strip(' -')] or ['no reason given']
     line = next((line for line in reversed(lines) if 'Error: ' in line), lines[-1])
     return line if 'Error: ' in line else f'{type(error).__name__}: {line}'
+
+
+def old_ir_guard():
+    """Paddle 3 writes the format of Paddle 2 inside; Paddle 2 writes it anyway."""
+    try:
+        from paddle.pir_utils import OldIrGuard
+    except ImportError:
+        return contextlib.nullcontext()
+    return OldIrGuard()
 
 
 def digest(paths):

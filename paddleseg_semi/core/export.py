@@ -1,6 +1,5 @@
 """A static segmenter and its `deploy.yaml`, as PaddleSeg's deployment tools expect them."""
 
-import contextlib
 import os
 import tempfile
 
@@ -12,7 +11,7 @@ from paddleseg.core import infer
 from paddleseg.cvlibs import manager
 from paddleseg.utils import NoAliasDumper
 
-from paddleseg_semi.core.common import make_folder, reason
+from paddleseg_semi.core.common import make_folder, old_ir_guard, reason
 from paddleseg_semi.errors import InputError, RunError
 from paddleseg_semi.models.modes import evaluating
 from paddleseg_semi.models.pooling import portable_pooling
@@ -148,12 +147,3 @@ def _save_static(static, path, shape):
         how, remedy = ('as .pdmodel ', ' Leave --old_ir out.') if static.old_ir else ('', '')
         raise RunError(f'{name} cannot be exported {how}by Paddle {paddle.__version__}: {reason(error)}{remedy}') \
             from error
-
-
-def old_ir_guard():
-    """Paddle 3 writes the format of Paddle 2 inside; Paddle 2 writes it anyway."""
-    try:
-        from paddle.pir_utils import OldIrGuard
-    except ImportError:
-        return contextlib.nullcontext()
-    return OldIrGuard()

@@ -4,7 +4,7 @@ import os
 
 import paddle
 
-from paddleseg_semi.core.export import old_ir_guard
+from paddleseg_semi.core.common import old_ir_guard
 from paddleseg_semi.deploy.backends import OnnxBackend, PaddleBackend
 from paddleseg_semi.deploy.bundle import Bundle, derived
 from paddleseg_semi.deploy.convert import compare, sample_batches
