@@ -67,7 +67,7 @@ def main():
             elif row.get(chain.needs, Outcome(PASS)).cell == FAIL:
                 row[chain.name] = Outcome(FAIL, 0, f'not run: needs the model of the chain "{chain.needs}"')
             else:
-                row[chain.name] = run(family, chain, min(args.limit, left))
+                row[chain.name] = run(family, chain, args.limit, left)
             print(f'== {family}, {chain.name}: {row[chain.name].cell} {row[chain.name].why}', flush=True)
     print_table(table, time.monotonic() - started)
     if not (args.families or args.chains):
@@ -75,8 +75,8 @@ def main():
     sys.exit(any(outcome.cell == FAIL for row in table.values() for outcome in row.values()))
 
 
-def run(family, chain, limit):
-    """Prepares and runs one chain.
+def run(family, chain, limit, left):
+    """Prepares and runs one chain, which may take `limit` seconds, and `left` with what has to be installed before.
 
     Returns:
         Outcome: its cell of the table, the time it took, and what is to be said about it.
@@ -90,24 +90,24 @@ def run(family, chain, limit):
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with open(log, 'wb') as console:
-        for script in ('prepare.sh', chain.script):
-            code = bounded(['bash', f'test_tipc/{script}', *arguments], console, started + limit)
-            if code:
+        for script, most in (('prepare.sh', left), (chain.script, min(limit, left))):
+            code = bounded(['bash', f'test_tipc/{script}', *arguments], console, most)
+            if code != 0:
                 break
     seconds = time.monotonic() - started
     text = log.read_text(errors='replace')
     if code == SKIPPED:
         return Outcome(SKIP, seconds, re.findall(r'Run skipped - \S+ - (.*)', text)[-1])
     if code is None:
-        return Outcome(FAIL, seconds, f'stopped after {limit:.0f} s; see {log.relative_to(TIPC.parent)}')
+        return Outcome(FAIL, seconds, f'stopped after {seconds:.0f} s; see {log.relative_to(TIPC.parent)}')
     if code:
-        failed = re.findall(r'Run failed with command - (.*?)\s*\x1b', text) or text.strip().splitlines()[-1:]
+        failed = [*re.findall(r'Run failed with command - (.*?)\s*\x1b', text), f'exit code {code}']
         return Outcome(FAIL, seconds, f'{failed[0]}; see {log.relative_to(TIPC.parent)}')
     return Outcome(PASS, seconds, f'{text.count("Run successfully with command")} commands')
 
 
-def bounded(command, console, deadline):
-    """Runs a command and ends it, with all it started, at the deadline.
+def bounded(command, console, seconds):
+    """Runs a command and ends it, with all it started, after so many seconds.
 
     Returns:
         int: its exit code, or None when it had to be ended.
@@ -115,7 +115,7 @@ def bounded(command, console, deadline):
     process = subprocess.Popen(command, cwd=TIPC.parent, stdin=subprocess.DEVNULL, stdout=console,
                                stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        return process.wait(max(deadline - time.monotonic(), 0))
+        return process.wait(seconds)
     except subprocess.TimeoutExpired:
         return None
     finally:
