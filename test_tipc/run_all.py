@@ -99,7 +99,7 @@ def run(family, chain, limit, left):
     if code == SKIPPED:
         return Outcome(SKIP, seconds, re.findall(r'Run skipped - \S+ - (.*)', text)[-1])
     if code is None:
-        return Outcome(FAIL, seconds, f'stopped after {seconds:.0f} s; see {log.relative_to(TIPC.parent)}')
+        return Outcome(FAIL, seconds, f'stopped: longer than {most:.0f} s; see {log.relative_to(TIPC.parent)}')
     if code:
         failed = [*re.findall(r'Run failed with command - (.*?)\s*\x1b', text), f'exit code {code}']
         return Outcome(FAIL, seconds, f'{failed[0]}; see {log.relative_to(TIPC.parent)}')
