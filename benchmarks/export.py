@@ -77,9 +77,13 @@ def options(args):
 def trained(args, method):
     """str: the folder of a run by this method; trained unless it has been."""
     folder = os.path.join(args.save_dir, 'runs', method)
+    start = os.path.join(args.save_dir, 'runs', 'start', f'iter_{args.start_iters}', 'model.pdparams')
+    if method not in ('start', *_TAGS):
+        trained(args, 'start')
     if method == 'ST++':
+        pretrained = [f"{stage}.opts={{'model.pretrained': '{start}'}}" for stage in ('sup', 'retrain_1', 'retrain_2')]
         tool(args, 'tools/pipeline.py', '--config', 'configs/stpp/stpp_fastscnn_demo.yml', '--save_dir', folder,
-             '--iters', args.iters, '--opts', 'label_1.scales=[1.0]', 'label_2.scales=[1.0]')
+             '--iters', args.iters, '--opts', 'label_1.scales=[1.0]', 'label_2.scales=[1.0]', *pretrained)
         return os.path.join(folder, 'retrain_2')
     if any(name.startswith('iter_') for name in (os.listdir(folder) if os.path.isdir(folder) else ())):
         return folder
@@ -89,7 +93,6 @@ def trained(args, method):
     elif method in _TAGS:
         flags += ['--iters', args.iters, '--opts', 'model.pretrained=None']
     else:
-        start = os.path.join(trained(args, 'start'), f'iter_{args.start_iters}', 'model.pdparams')
         flags += ['--method', method, '--label_ratio', 0.125, '--iters', args.iters, '--opts',
                   f'model.pretrained={start}']
     tool(args, 'tools/train.py', *flags)
