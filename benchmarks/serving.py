@@ -30,11 +30,9 @@ parser.add_argument('--cpu_threads', type=int, default=len(os.sched_getaffinity(
 def main(args):
     """Returns 1 when any answer was not the mask that inference from files gives."""
     from paddleseg_semi.core.common import list_images
+    from paddleseg_semi.deploy.extras import require
     from paddleseg_semi.errors import InputError
-    try:
-        import aiohttp  # noqa: F401
-    except ModuleNotFoundError:
-        raise InputError("aiohttp is not installed. Run: pip install '.[serving]'") from None
+    require('aiohttp', 'serving')
     photos = list_images(args.image_path)
     rate, cpu, masks = without_http(args, photos)
     print(f'Without HTTP, batches of {_BATCH}, reading and encoding beside the network: {rate:.1f} photos/s, '

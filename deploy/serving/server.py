@@ -37,17 +37,16 @@ def main(args):
     from paddleseg.utils import logger
 
     from paddleseg_semi.deploy.bundle import Bundle
+    from paddleseg_semi.deploy.extras import require
     from paddleseg_semi.deploy.photos import reason
     from paddleseg_semi.deploy.results import check_scores
     from paddleseg_semi.deploy.windows import Window
+    from paddleseg_semi.deploy.worker import Worker
     from paddleseg_semi.errors import InputError, RunError
-    try:
-        from service import Limits, Service
-    except ModuleNotFoundError as error:
-        if error.name not in ('aiohttp', 'prometheus_client'):
-            raise
-        raise InputError(f"{error.name} is not installed. Run: pip install '.[serving]'") from None
-    from worker import Worker, load
+    for name in ('aiohttp', 'prometheus_client'):
+        require(name, 'serving')
+    from service import Limits, Service
+    from worker import load
 
     for flag in ('batch_size', 'max_body', 'max_pixels', 'queue', 'timeout', 'client_timeout'):
         if getattr(args, flag) <= 0:

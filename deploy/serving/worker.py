@@ -1,6 +1,4 @@
-"""What runs in the service's second process."""
-
-from paddleseg_semi.deploy.worker import Worker  # noqa: F401
+"""What runs in the service's second process; see paddleseg_semi/deploy/worker.py."""
 
 
 class Sliding:

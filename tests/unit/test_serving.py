@@ -26,11 +26,12 @@ from tiny import NUM_CLASSES, ROOT, SIZES, call, make_photos, make_recipe
 pytest.importorskip('aiohttp', reason='needs the extra "serving"')
 pytest.importorskip('prometheus_client', reason='needs the extra "serving"')
 from service import Limits, Service
-from worker import Sliding, Worker, load
+from worker import Sliding, load
 
 from paddleseg_semi.deploy.backends import PaddleBackend
 from paddleseg_semi.deploy.bundle import Bundle
 from paddleseg_semi.deploy.windows import Window
+from paddleseg_semi.deploy.worker import Worker
 
 LIMITS = {'body': 200_000, 'pixels': 300 * 300, 'queue': 40, 'timeout': 10, 'client_timeout': 10}
 NAMES = sorted(SIZES)

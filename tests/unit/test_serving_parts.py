@@ -19,9 +19,9 @@ sys.path.insert(0, str(ROOT / 'deploy/serving'))
 from batcher import Batcher
 from photo import Refused, decode
 from stub_backend import OwnError, build
-from worker import Worker
 
 from paddleseg_semi.deploy.segment import Sample
+from paddleseg_semi.deploy.worker import Worker
 
 LIMIT = 100 * 100
 
