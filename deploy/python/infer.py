@@ -31,7 +31,7 @@ parser.add_argument('--auto_tuned_shape_file', default=None,
                     'beside deploy.yaml)')
 
 
-_FEW = 32  # photos for which a second process, so that reading and writing go on beside the network, is not worth it
+_FEW = 256  # photos that are not worth the start of a second process, which lets reading and writing go on meanwhile
 
 
 def main(args):

@@ -19,8 +19,9 @@ from paddleseg_semi.deploy.bundle import Bundle
 from paddleseg_semi.deploy.photos import Photo, decode
 from paddleseg_semi.deploy.pipeline import Pipeline
 from paddleseg_semi.deploy.polygons import area, outlines
-from paddleseg_semi.deploy.results import Writer
+from paddleseg_semi.deploy.results import Masks, Writer
 from paddleseg_semi.deploy.windows import Window, slide
+from paddleseg_semi.deploy.worker import Worker
 from paddleseg_semi.errors import InputError, RunError
 
 NORMALIZE = {'type': 'Normalize'}
@@ -245,21 +246,17 @@ def test_results_do_not_overwrite_each_other(photos, capsys):
     assert infer(photos) == 0
 
 
-def test_many_photos_have_the_network_in_a_process_of_its_own(photos, capsys):
+def test_the_network_in_a_process_of_its_own(photos):
     exported(photos)
-    (photos / 'images/text.png').write_text('hello')
-    for number in range(7):
-        (photos / f'more/{number}').mkdir(parents=True)
-        for name in (*SIZES, 'text'):
-            target = photos / f'more/{number}' / f'{os.path.basename(name)}.png'
-            target.write_bytes((photos / f'images/{name}.png').read_bytes())
-    capsys.readouterr()
-    assert infer(photos, '--batch_size=3', images='more') == 3
-    assert '7 of 42 images were skipped' in capsys.readouterr().err
-    many = {os.path.basename(name): mask(photos / f'inferred/6/{os.path.basename(name)}.png') for name in SIZES}
-    infer(photos)
+    bundle = Bundle.read(str(photos / 'static/deploy.yaml'))
+    worker = Worker(PaddleBackend, bundle, 'cpu', 1)
+    for folder, backend in (('apart', worker), ('here', PaddleBackend(bundle))):
+        images = [Photo(i, name, str(photos / f'images/{name}.png')) for i, name in enumerate(SIZES)]
+        done = Pipeline(bundle, backend, [Masks(bundle, str(photos / folder))], 2).run(images)
+        assert not any(photo.error for photo in done)
+    worker.close()
     for name in SIZES:
-        np.testing.assert_array_equal(many[os.path.basename(name)], mask(photos / f'inferred/{name}.png'))
+        np.testing.assert_array_equal(*(mask(photos / f'{folder}/{name}.png') for folder in ('apart', 'here')))
 
 
 def test_a_full_disk_ends_the_run(photos, monkeypatch, capsys):
