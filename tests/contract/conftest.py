@@ -4,6 +4,7 @@ import copy
 import hashlib
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,9 @@ HALF = ['--label_ratio', 0.5]
 ONE_THREAD = ['--device', 'cpu', '--cpu_threads', '1']
 
 cv2.setLogLevel(2)  # errors only, as tools/cli.py has it in a process of its own
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as jobs in the background begin; children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Toy:
