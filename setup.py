@@ -22,6 +22,7 @@ setup(
     package_data={'paddleseg_semi.configs': ['**/*.yml']},
     install_requires=[line for line in REQUIREMENTS if line not in PADDLE],
     extras_require={'cpu': PADDLE, 'crf': ['pydensecrf2>=1.1'],
-                    'onnx': ['paddle2onnx>=2.1', 'onnxruntime>=1.20'],
+                    # onnxruntime's quantization imports ml_dtypes without asking for it
+                    'onnx': ['paddle2onnx>=2.1', 'onnxruntime>=1.20', 'ml_dtypes>=0.5'],
                     'serving': ['aiohttp>=3.14', 'prometheus-client>=0.20'], 'test': ['pytest', 'ruff']},
 )

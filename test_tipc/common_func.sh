@@ -48,7 +48,7 @@ extra() {
 
 # missing_module: prints the first module of that part that the interpreter lacks; fails when it lacks none.
 missing_module() {
-    local -A modules=([onnx]='paddle2onnx onnxruntime' [serving]='aiohttp prometheus_client')
+    local -A modules=([onnx]='paddle2onnx onnxruntime ml_dtypes' [serving]='aiohttp prometheus_client')
     local module part
     part=$(extra) || return
     for module in ${modules[$part]}; do
