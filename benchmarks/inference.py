@@ -4,7 +4,7 @@
 
 The validation photos pass the network one by one. Every row is a process of its own; all rows run in turns, several
 times. Exports, conversions and int8 models are made first, by the tools. Rows whose library is missing are left out:
-they need `pip install 'paddleseg_semi[onnx]' torch`. The network in PyTorch is DeepLabV3P with ResNet18_vd.
+they need `pip install '.[onnx]' torch`. The network in PyTorch is DeepLabV3P with ResNet18_vd.
 """
 
 import csv

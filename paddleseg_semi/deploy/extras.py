@@ -10,7 +10,7 @@ def require(name, extra):
 
     Args:
         name (str): of the module.
-        extra (str): what `pip install 'paddleseg_semi[extra]'` calls it.
+        extra (str): what `pip install '.[extra]'` calls it.
 
     Returns:
         module: the module.
@@ -21,4 +21,4 @@ def require(name, extra):
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed. Run: pip install 'paddleseg_semi[{extra}]'") from None
+        raise InputError(f"{error.name} is not installed. Run in the repository: pip install '.[{extra}]'") from None
