@@ -20,7 +20,7 @@ DAMAGES = ('half of the file', 'empty', 'text', 'bomb')
 parser = Parser('Skipped photos, images per second and resident memory over time.')
 parser.add_argument('--config', help='deploy.yaml (default: FastSCNN with random weights, 12 classes)')
 parser.add_argument('--photos', type=int, default=2000, help='how many')
-parser.add_argument('--damaged', type=int, default=20, help='how many of them')
+parser.add_argument('--damaged', type=int, default=20, help='how many of them are damaged')
 parser.add_argument('--sides', type=int, nargs=2, default=[160, 640], help='the range of their sides, pixels')
 parser.add_argument('--infer', nargs='*', default=['enable_mkldnn=True', 'batch_size=4'], help='flags of infer.py')
 

@@ -14,12 +14,19 @@ os.environ.setdefault('OPENCV_LOG_LEVEL', 'ERROR')  # an image that cannot be re
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds defaults to the help, but where there is none, where a switch is off, and where the text has it already."""
+
+    def _get_help_string(self, action):
+        plain = action.default in (None, '') or action.nargs == 0 or '(default' in (action.help or '')
+        return action.help if plain else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """PaddleSeg's flags: `--key value` and `--key=value`; hyphens may stand for underscores; errors are one line."""
 
     def __init__(self, description):
-        super().__init__(description=description, allow_abbrev=False,
-                         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        super().__init__(description=description, allow_abbrev=False, formatter_class=_Formatter)
 
     def parse_args(self, args=None, namespace=None):
         return super().parse_args([_underscored(a) for a in (sys.argv[1:] if args is None else args)], namespace)

@@ -6,7 +6,7 @@ parser = Parser('Draw a labeled/unlabeled split; train with it by --split_ids <s
 parser.add_argument('--config', help='recipe whose train_dataset is split')
 parser.add_argument('--dataset_root', help='without --config: the folder the list is relative to')
 parser.add_argument('--train_path', help='without --config: the list, "image label" per line')
-parser.add_argument('--separator', default=' ', help='without --config: between image and label')
+parser.add_argument('--separator', default=' ', help='without --config: between image and label (default: a blank)')
 parser.add_argument('--num_classes', type=int, help='without --config, for --stratified')
 size = parser.add_mutually_exclusive_group(required=True)
 size.add_argument('--label_ratio', help='labeled part, above 0 and below 1')

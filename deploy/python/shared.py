@@ -17,7 +17,7 @@ _WARM_UP = 5  # runs of the network before a benchmark
 def add_photo_flags(parser):
     """What to segment, how, and what to write."""
     switch = {'nargs': '?', 'type': true_or_false, 'const': True, 'default': False}
-    parser.add_argument('--config', required=True, help='deploy.yaml, as tools/export.py writes it')
+    parser.add_argument('--config', required=True, help='the deploy.yaml of an exported model')
     parser.add_argument('--image_path', required=True, help='an image, a folder, a text list of images, or a video')
     parser.add_argument('--batch_size', type=int, default=1, help='images of equal size, or windows, per run')
     parser.add_argument('--save_dir', default='./output', help='where the results go')
