@@ -4,7 +4,7 @@
 
 One step is recorded: which network saw what input, with or without gradient. The bare passes repeat exactly those
 forwards and, with a ready-made gradient at the output, their backwards. What the ratio holds beyond 1 is losses, pseudo
-labels, optimisers, bookkeeping. Data are random: reading is measured in input_pipeline.py.
+labels, optimizers, bookkeeping. Data are random: reading is measured in input_pipeline.py.
 """
 
 import os

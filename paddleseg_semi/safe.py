@@ -1,7 +1,7 @@
 """Reading pickled files from strangers without executing them.
 
 `paddle.load` and `pickle.load` run whatever code a file names. The unpickler here knows only the few
-constructors that tensors, optimiser states and index lists are made of and refuses everything else.
+constructors that tensors, optimizer states and index lists are made of and refuses everything else.
 """
 
 import pickle

@@ -71,7 +71,7 @@ def open_photos(args):
     if fixed != -1 and args.batch_size > fixed:
         raise InputError(f'--batch_size {args.batch_size}: the model was exported for batches of {fixed}.')
     if bundle.output_op == 'argmax' and any('Resize' in type(op).__name__ for op in bundle.transforms.transforms):
-        logger.info('The model gives classes, so they are resized to the photo by nearest neighbour; an export with '
+        logger.info('The model gives classes, so they are resized to the photo by nearest neighbor; an export with '
                     '--output_op none gives the finer borders of tools/predict.py.')
     return bundle, (Video if args.image_path.lower().endswith(VIDEOS) else Images)(args.image_path)
 

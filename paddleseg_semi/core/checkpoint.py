@@ -4,7 +4,7 @@
       config.yml, split/, train.log, vdlrecords.*.log, pictures/
       best_model/   model.pdparams, model.pdstates
       iter_N/       model.pdparams    the deployed network, plain PaddleSeg weights
-                    model.pdopt       {player: optimiser and schedule}, keyed by the parameters' names in the network
+                    model.pdopt       {player: optimizer and schedule}, keyed by the parameters' names in the network
                     model.pdstates    mIoU, Acc, iter; and what identifies the run
                     method.pdparams   all networks and buffers of the method (in the newest folder only)
 """
@@ -143,7 +143,7 @@ class Checkpoints:
         except (KeyError, TypeError, AttributeError, yaml.YAMLError):
             recipe = None
         if not isinstance(recipe, dict) or not {'iter', 'mIoU', 'Acc', 'best', 'scaler', *self.identity} <= {*states}:
-            raise InputError(f'--resume_model {folder}: {STATES} does not come from this suite, so optimisers and '
+            raise InputError(f'--resume_model {folder}: {STATES} does not come from this suite, so optimizers and '
                              'data order cannot be restored. Start from its weights instead: model.pretrained.')
         self._check_identity(folder, {**states, 'config': recipe})
         files = [name for name in (OPTIMIZERS, METHOD, EMA) if os.path.isfile(os.path.join(folder, name))]
@@ -240,7 +240,7 @@ def _first_difference(theirs, ours, key):
 
 
 def optimizer_state(layer, optimizer):
-    """State of an optimiser under the parameters' names in the network, so that it fits whatever was built before.
+    """State of an optimizer under the parameters' names in the network, so that it fits whatever was built before.
 
     Args:
         layer (nn.Layer): what it trains.

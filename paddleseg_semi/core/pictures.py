@@ -78,7 +78,7 @@ def _header(words, width):
 
 
 def _photo(img):
-    """A normalised image [C, H, W] → uint8 RGB; its mean and deviation are not known here, so it is stretched."""
+    """A normalized image [C, H, W] → uint8 RGB; its mean and deviation are not known here, so it is stretched."""
     img = img.transpose(1, 2, 0)
     low, high = img.min(), img.max()
     gray = ((img - low) / max(high - low, 1e-6) * 255).astype('uint8')

@@ -80,7 +80,7 @@ class SemiBuilder(SegBuilder):
             raise cause or InputError(" ".join(str(error).split())) from error
 
     def new_model(self):
-        """A freshly initialised model of the recipe, under parameter names of its own."""
+        """A freshly initialized model of the recipe, under parameter names of its own."""
         self._built += 1
         self.__dict__.pop('model', None)  # PaddleSeg caches it there
         with paddle.utils.unique_name.guard(f'net{self._built}_'):
@@ -164,7 +164,7 @@ class SemiBuilder(SegBuilder):
             key: self.build_component(value) if self.is_meta_type(value) else value for key, value in cfg.items()})
 
     def players(self, method):
-        """dict[str, Player]: optimiser and schedule of each; its own sections, or else the recipe's top-level ones."""
+        """dict[str, Player]: optimizer and schedule of each; its own sections, or else the recipe's top-level ones."""
         settings = self.config.dic.get('players') or {}
         layers = method.players()
         for name in settings:
@@ -287,7 +287,7 @@ class SemiBuilder(SegBuilder):
 
 
 class _PlayerBuilder(SegBuilder):
-    """PaddleSeg's optimiser and schedule for a layer that is there already."""
+    """PaddleSeg's optimizer and schedule for a layer that is there already."""
 
     layer = None
 
@@ -297,7 +297,7 @@ class _PlayerBuilder(SegBuilder):
 
 
 def _check_groups(layer, optimizer_cfg):
-    """An optimiser group that matches nothing is an IndexError deep in Paddle."""
+    """An optimizer group that matches nothing is an IndexError deep in Paddle."""
     names = [name for name, param in layer.named_parameters() if not param.stop_gradient]
     taken = set()
     for group in optimizer_cfg.get('custom_cfg') or []:

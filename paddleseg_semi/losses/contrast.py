@@ -84,7 +84,7 @@ def spilled_one_hot(label, num_classes, keep):
 
 
 def shrink(maps, size):
-    """Nearest neighbours on a coarser grid, at rows ⌊i·H/h⌋ and columns ⌊j·W/w⌋.
+    """Nearest neighbors on a coarser grid, at rows ⌊i·H/h⌋ and columns ⌊j·W/w⌋.
 
     Args:
         maps (Tensor): [N, H, W], any dtype.

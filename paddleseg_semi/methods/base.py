@@ -16,7 +16,7 @@ class Task(NamedTuple):
     """What is to be learned, whatever the method.
 
     Attributes:
-        new_model (Callable): builds a freshly initialised PaddleSeg model of the recipe.
+        new_model (Callable): builds a freshly initialized PaddleSeg model of the recipe.
         losses (dict): PaddleSeg's {'types': [...], 'coef': [...]}, one per output of the model in train mode.
         num_classes (int): C.
         ignore_index (int): the label that counts nowhere.
@@ -67,11 +67,11 @@ class Method(nn.Layer):
         raise NotImplementedError
 
     def players(self):
-        """dict[str, nn.Layer]: what is trained by an optimiser of its own."""
+        """dict[str, nn.Layer]: what is trained by an optimizer of its own."""
         return {'model': self.model}
 
     def after_update(self, clock):
-        """Called after the optimisers' step, for EMA and other slow followers."""
+        """Called after the optimizers' step, for EMA and other slow followers."""
 
     @property
     def deployed(self):

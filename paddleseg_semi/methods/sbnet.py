@@ -30,7 +30,7 @@ class SBNet(Method):
         gate (float): how fast a boundary frees its pixels from smoothness.
         pool_share (float): of the pixels that have to respond to no class, 0..1.
         hard_share (float): of the differences between maps and refined maps that count, the largest, 0..1.
-        reference_quirks (bool): as the published code, look for edges in the normalised image taken for bytes, and call
+        reference_quirks (bool): as the published code, look for edges in the normalized image taken for bytes, and call
             an edge 255 instead of 1.
     """
 

@@ -185,7 +185,7 @@ def canny(images, mean, std, reference_quirks=False):
     Args:
         images (Tensor): [N, 3, H, W] as the network sees them, (RGB / 255 - mean) / std.
         mean, std (Sequence[float]): see above.
-        reference_quirks (bool, optional): as the published code, take the normalised numbers themselves for bytes,
+        reference_quirks (bool, optional): as the published code, take the normalized numbers themselves for bytes,
             negative ones for 256 more, and call an edge 255. Default: False.
 
     Returns:

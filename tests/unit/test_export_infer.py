@@ -142,7 +142,7 @@ def test_infer_equals_predict(photos, output_op, transforms, batch, onednn):
 def test_resized_classes_keep_the_photos_size(photos, capsys):
     _, deploy = exported(photos, transforms=[RESIZE])
     assert infer(photos, deploy) == 0
-    assert 'nearest neighbour' in capsys.readouterr().out
+    assert 'nearest neighbor' in capsys.readouterr().out
     assert {name: mask.shape for name, mask in results(photos / 'inferred').items()} == SIZES
 
 
