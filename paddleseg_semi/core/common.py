@@ -11,9 +11,8 @@ from paddleseg.core import infer
 from paddleseg.utils import progbar, visualize
 from PIL import Image
 
+from paddleseg_semi.datasets.lists import IMAGE_SUFFIXES
 from paddleseg_semi.errors import InputError, RunError
-
-_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')
 
 
 def progress_bar(total, show=True):
@@ -64,12 +63,12 @@ def list_images(image_path, check=True):
     if os.path.isdir(image_path):
         folder = image_path
         paths = sorted(os.path.join(root, file) for root, _, files in os.walk(folder) for file in files
-                       if file.lower().endswith(_SUFFIXES) and not file.startswith('.'))
+                       if file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith('.'))
     else:
         folder = os.path.dirname(image_path)
-        paths = [image_path] if image_path.lower().endswith(_SUFFIXES) else _read_list(image_path, folder)
+        paths = [image_path] if image_path.lower().endswith(IMAGE_SUFFIXES) else _read_list(image_path, folder)
     if not paths:
-        raise InputError(f'--image_path {image_path}: no image in it ({", ".join(_SUFFIXES)}).')
+        raise InputError(f'--image_path {image_path}: no image in it ({", ".join(IMAGE_SUFFIXES)}).')
     images = {}
     for path in paths:
         if check:
@@ -90,7 +89,7 @@ def _read_list(path, folder):
         raise InputError(f'--image_path {path}: {error.strerror}. '
                          'Give an image, a folder of images or a text list of images.') from None
     except UnicodeDecodeError:
-        raise InputError(f'--image_path {path}: neither a text list nor one of {", ".join(_SUFFIXES)}.') from None
+        raise InputError(f'--image_path {path}: neither a text list nor one of {", ".join(IMAGE_SUFFIXES)}.') from None
 
 
 def _check_image(path):

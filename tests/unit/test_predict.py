@@ -95,6 +95,20 @@ def test_ways_to_name_images(photos, monkeypatch):
     monkeypatch.chdir(photos / 'images')
     assert [name for _, name in list_images('.')] == names
     assert list_images('five.png') == [('five.png', 'five')]
+    for name in ('six.tif', 'seven.webp'):
+        cv2.imwrite(name, cv2.imread('five.png'))
+    assert list_images('six.tif') == [('six.tif', 'six')]
+    assert [name for _, name in list_images('.')] == sorted([*names, 'six', 'seven'])
+
+
+def test_tiff_and_webp(photos):
+    cv2.imwrite(str(photos / 'images/six.tif'), cv2.imread(str(photos / 'images/five.png')))
+    cv2.imwrite(str(photos / 'images/seven.webp'), np.zeros((20, 30, 3), 'uint8'))
+    assert call('tools/predict.py', *make_recipe(photos), '--image_path', photos / 'images', '--save_dir', photos) == 0
+    five, six, seven = (np.array(Image.open(photos / f'pseudo_color_prediction/{name}.png'))
+                        for name in ('five', 'six', 'seven'))
+    np.testing.assert_array_equal(five, six)
+    assert seven.shape == (20, 30)
 
 
 def damage(photos, case):
