@@ -19,6 +19,7 @@ def main(args):
     builder = SemiBuilder(config, seed=args.seed)
     has_val = bool(config.val_dataset_cfg)
     base = builder.train_dataset
+    config.class_names(base.num_classes)
     report = checks.full(base, builder.split(), builder.val_dataset if has_val else None,
                          checks.list_files(config.train_dataset_cfg),
                          checks.list_files(config.val_dataset_cfg) if has_val else None,

@@ -126,6 +126,11 @@ def test_size_divisor(toy, refused, value):
     refused(says=['test_config.size_divisor', str(value), 'at least 1'])
 
 
+def test_names_of_other_classes(toy, refused):
+    toy.recipe['class_names'] = ['sky', 'road']
+    refused(says=['class_names', '2 names for 3 classes'])
+
+
 @pytest.mark.parametrize('flag, value', [
     ('learning_rate', 0), ('learning_rate', 'nan'), ('save_interval', 0), ('log_iters', 0), ('keep_checkpoint_max', 0),
     ('num_workers', -1), ('early_stop_intervals', 0), ('seed', -1), ('repeats', 0), ('cpu_threads', 0),
