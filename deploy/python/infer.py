@@ -16,7 +16,7 @@ parser.add_argument('--device', default=None, choices=['cpu', 'gpu', 'xpu', 'npu
                     help='where to run (default: a GPU if there is one, else the CPU)')
 parser.add_argument('--no_cpu_tuning', action='store_true', help="keep MKL's generic code path on AMD")
 parser.add_argument('--enable_mkldnn', type=true_or_false, default=False,
-                    help='oneDNN (CPU); usually 2 to 8 times faster')
+                    help='oneDNN (CPU), which is faster')
 parser.add_argument('--enable_openvino', type=true_or_false, default=False,
                     help='OpenVINO (CPU); needs an export with --old_ir')
 parser.add_argument('--precision', default='fp32', choices=['fp32', 'bf16', 'fp16', 'int8'],

@@ -21,6 +21,7 @@ parser.add_argument('--enable_openvino', type=true_or_false, default=False,
                     help='OpenVINO (CPU) instead; needs an export with --old_ir')
 parser.add_argument('--precision', default='fp32', choices=['fp32', 'bf16'], help='of oneDNN or OpenVINO')
 add_window_flags(parser)
+parser.add_argument('--average_probs', action='store_true', help='windows average probabilities instead of logits')
 parser.add_argument('--batch_size', type=int, default=8, help='photos of equal size, or windows, per run, at most')
 parser.add_argument('--max_body', type=float, default=10, help='megabytes of a file, at most')
 parser.add_argument('--max_pixels', type=int, default=2048 * 2048, help='of a photo, and of a batch of several')
@@ -59,7 +60,7 @@ def main(args):
     if args.is_slide:
         check_window(args.crop_size, args.stride)
         check_scores(bundle, '--is_slide')
-        window = Window(args.crop_size, args.stride)
+        window = Window(args.crop_size, args.stride, args.average_probs)
     sock = listen(args.host, args.port)
     engine = 'openvino' if args.enable_openvino else 'onednn' if args.enable_mkldnn else 'paddle'
     threads = args.cpu_threads or len(os.sched_getaffinity(0))
