@@ -116,14 +116,18 @@ def add_window_flags(parser):
     parser.add_argument('--stride', nargs=2, type=int, metavar=('W', 'H'), help='steps of the window, pixels')
 
 
-def check_window(crop_size, stride):
-    """InputError for a window that leaves gaps or has no size."""
+def check_window(crop_size, stride, input_shape=(-1, -1, -1, -1)):
+    """InputError for a window that leaves gaps, has no size, or not that of a model's input, N, C, H, W; -1 is any."""
     from paddleseg_semi.errors import InputError
     if not crop_size or not stride:
         raise InputError('--is_slide: needs --crop_size W H and --stride W H.')
     if min(*crop_size, *stride) < 1 or stride[0] > crop_size[0] or stride[1] > crop_size[1]:
         raise InputError(f'--crop_size {crop_size} --stride {stride}: give pixels of at least 1, and a stride no '
                          'larger than the window.')
+    height, width = input_shape[2:]
+    if height not in (-1, crop_size[1]) or width not in (-1, crop_size[0]):
+        raise InputError(f'--crop_size {crop_size[0]} {crop_size[1]}: the model was exported for images of width '
+                         f'{width} and height {height} (-1: any).')
 
 
 def build_network(args, net=None):

@@ -47,9 +47,11 @@ def main(args):
     engine = 'openvino' if args.enable_openvino else 'onednn' if args.enable_mkldnn else 'paddle'
     if args.use_trt and device != 'gpu':
         raise InputError(f'--use_trt True: TensorRT needs a GPU, but the device is {device}.')
+    if args.precision == 'bf16' and device != 'cpu':
+        raise InputError(f'--precision bf16: is for CPUs, but the device is {device}.')
     if engine == 'onednn' and bundle.quantized:
         args.precision = 'int8'
-    elif args.precision in ('fp16', 'int8') and not args.use_trt:
+    elif args.precision in ('fp16', 'int8') and not args.use_trt and (engine, args.precision) != ('onednn', 'int8'):
         logger.warning(f'--precision {args.precision} has no effect without --use_trt True; running float32.')
         args.precision = 'fp32'
     tensorrt = TensorRT(args.batch_size, args.min_subgraph_size, args.enable_auto_tune, args.auto_tuned_shape_file,

@@ -2,6 +2,7 @@
 framework until a run begins."""
 
 import itertools
+import math
 import os
 import platform
 import resource
@@ -59,13 +60,13 @@ def open_photos(args):
     for flag in ('batch_size', 'cpu_threads', 'max_pixels'):
         if getattr(args, flag) < 1:
             raise InputError(f'--{flag} {getattr(args, flag)}: give a whole number of at least 1.')
-    if args.polygon_tolerance < 0:
+    if not 0 <= args.polygon_tolerance < math.inf:
         raise InputError(f'--polygon_tolerance {args.polygon_tolerance}: give pixels, 0 or more.')
     bundle = Bundle.read(args.config)
     if args.save_conf:
         check_scores(bundle, '--save_conf')
     if args.is_slide:
-        check_window(args.crop_size, args.stride)
+        check_window(args.crop_size, args.stride, bundle.input_shape)
         check_scores(bundle, '--is_slide')
     fixed = bundle.input_shape[0]
     if fixed != -1 and args.batch_size > fixed:
@@ -143,11 +144,19 @@ def _writers(args, bundle, photos):
         writers.append(Confidences(bundle, args.save_dir))
     if args.polygons:
         writers.append({'coco': Coco, 'labelme': Labelme}[args.polygons](bundle, args.save_dir, args.polygon_tolerance))
-    folders = {writer.subfolder for writer in writers} - {''}
-    for photo in photos if images and folders else ():
-        if photo.name.split(os.sep)[0] in folders:
+    folders = {writer.subfolder for writer in writers}
+    taken, written = {}, set()  # folders of photos, and of results
+    for photo in photos if images else ():
+        if photo.name.startswith(tuple(folder + os.sep for folder in folders - {''})):
             raise InputError(f'{photo.path}: its mask would lie among other results in {args.save_dir}. Give the '
                              'images in a text list that lies elsewhere.')
+        taken.setdefault(os.path.dirname(photo.path), photo.path)
+        written |= {os.path.dirname(os.path.join(args.save_dir, folder, photo.name)) for folder in folders}
+    written = set(map(os.path.realpath, written))
+    for folder, path in taken.items():
+        if os.path.realpath(folder) in written:
+            raise InputError(f'--save_dir {args.save_dir}: results would lie beside {path}, and could replace what is '
+                             'there. Give another folder.')
     return writers
 
 
@@ -157,7 +166,8 @@ def _report(args, settings, seconds, count):
     import paddle
     query = 'driver_version,memory.used,utilization.gpu'
     driver, memory, used = _nvidia_smi(query) if settings['runtime_device'] == 'gpu' else (None, None, None)
-    times = {stage: 1000 * seconds[stage] / seconds['batches'] for stage in ('preprocess', 'inference', 'postprocess')}
+    batches = max(seconds['batches'], 1)  # no photo may have been usable
+    times = {stage: 1000 * seconds[stage] / batches for stage in ('preprocess', 'inference', 'postprocess')}
     precision = settings.pop('precision', 'fp32')
     blocks = {
         'Env': {'OS_version': platform.platform(), 'CUDA_version': paddle.version.cuda(),

@@ -1,6 +1,7 @@
 """What evaluation, export, prediction and deployment share."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -127,7 +128,10 @@ def save_bytes(data, path):
             file.write(data)
         os.replace(path + '.tmp', path)
     except OSError as error:
-        raise RunError(f'{path}: cannot be written ({error.strerror or error}).') from None
+        with contextlib.suppress(OSError):
+            os.remove(path + '.tmp')
+        kind = InputError if error.errno == errno.ENAMETOOLONG else RunError  # others are written all the same
+        raise kind(f'{path}: cannot be written ({error.strerror or error}).') from None
 
 
 def reason(error):

@@ -142,8 +142,9 @@ class PaddleBackend:
             config.enable_tuned_tensorrt_dynamic_shape(file, True)
         else:
             sizes = ((1, 100, 100), (tensorrt.max_batch, 2000, 3000), (tensorrt.max_batch, 512, 1024))
-            channels = self.bundle.input_shape[1]
-            config.set_trt_dynamic_shape_info(*({'x': [n, channels, h, w]} for n, h, w in sizes))
+            channels, last = self.bundle.input_shape[1], self.bundle.input_dtype == 'uint8'
+            config.set_trt_dynamic_shape_info(
+                *({'x': [n, h, w, channels] if last else [n, channels, h, w]} for n, h, w in sizes))
 
     def _measure_shapes(self, file, measure):
         config = self._config()

@@ -80,9 +80,13 @@ class Video:
         return self.count  # as its header says
 
     def __iter__(self):
-        capture = cv2.VideoCapture(self.path)
-        frames = iter(capture.read, (False, None))
-        return (Photo(index, f'{self.name}/{index:06d}', self.path, frame) for index, (_, frame) in enumerate(frames))
+        capture, index = cv2.VideoCapture(self.path), 0
+        while (frame := capture.read()[1]) is not None:
+            yield Photo(index, f'{self.name}/{index:06d}', self.path, frame)
+            index += 1
+        if index < self.count - self.fps:  # a header may be off by a few, so a second is let pass
+            yield Photo(index, f'{self.name}/{index:06d}', self.path,
+                        error=f'only {index} of {self.count} frames can be read')
 
 
 def read(path, channels=3, max_pixels=MAX_PIXELS):
@@ -109,9 +113,7 @@ def decode(data, channels=3, max_pixels=MAX_PIXELS):
     """
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise InputError(f'{width}x{height} pixels are more than {max_pixels}')
+            _check_size(*image.size, max_pixels)
             if data[:2] == b'\xff\xd8' and not data.rstrip(b'\0').endswith(b'\xff\xd9'):
                 image.load()  # OpenCV would fill what is missing of a JPEG with gray
         flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
@@ -123,6 +125,17 @@ def decode(data, channels=3, max_pixels=MAX_PIXELS):
     if pixels is None:
         raise InputError('cannot be decoded')
     return pixels
+
+
+def frame(pixels, channels=3, max_pixels=MAX_PIXELS):
+    """A frame of a video, uint8 [h, w, 3] BGR, as :func:`decode` gives a photo."""
+    _check_size(*pixels.shape[1::-1], max_pixels)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if channels == 1 else pixels
+
+
+def _check_size(width, height, max_pixels):
+    if width * height > max_pixels:
+        raise InputError(f'{width}x{height} pixels are more than {max_pixels}')
 
 
 def reason(error):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Lock
 
-from paddleseg_semi.deploy.photos import MAX_PIXELS, read, reason
+from paddleseg_semi.deploy.photos import MAX_PIXELS, frame, read, reason
 from paddleseg_semi.deploy.segment import batches, prepare, stack, to_classes
 from paddleseg_semi.deploy.windows import slide
 from paddleseg_semi.errors import RunError
@@ -71,9 +71,12 @@ class Pipeline:
             yield photo
 
     def _load(self, photo):
+        if photo.error is not None:
+            return photo
         with _skipping([photo]), self._watch('preprocess'):
-            if photo.pixels is None:
-                photo.pixels = read(photo.path, self.bundle.transforms.img_channels, self.max_pixels)
+            channels = self.bundle.transforms.img_channels
+            photo.pixels = read(photo.path, channels, self.max_pixels) if photo.pixels is None else \
+                frame(photo.pixels, channels, self.max_pixels)
             if not self.window:
                 photo.sample = prepare(self.bundle, photo.pixels, photo.name)
             if not self.keep_pixels:

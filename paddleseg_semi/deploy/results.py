@@ -9,7 +9,7 @@ import tempfile
 import cv2
 import numpy as np
 
-from paddleseg_semi.core.common import save_bytes, save_mask
+from paddleseg_semi.core.common import make_folder, save_bytes, save_mask
 from paddleseg_semi.deploy.polygons import area, outlines
 from paddleseg_semi.errors import InputError, RunError
 
@@ -56,11 +56,9 @@ class Overlays(Writer):
 
     def make(self, photo):
         suffix = os.path.splitext(photo.path)[1]
-        path = os.path.join(self.folder, self.subfolder, photo.name + suffix)
-        done, data = cv2.imencode(suffix, overlay(photo, self.bundle.palette))
-        if not done:
-            raise InputError(f'its overlay cannot be written as {suffix}')
-        save_bytes(data, path)
+        suffix = suffix if cv2.haveImageWriter(f'x{suffix}') else '.png'
+        data = cv2.imencode(suffix, overlay(photo, self.bundle.palette))[1]
+        save_bytes(data, os.path.join(self.folder, self.subfolder, photo.name + suffix))
 
 
 class OverlayVideo(Writer):
@@ -78,9 +76,10 @@ class OverlayVideo(Writer):
 
     def add(self, made):
         if self.video is None:
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            make_folder(os.path.dirname(self.path))
             height, width = made.shape[:2]
-            self.video = cv2.VideoWriter(self.path, cv2.VideoWriter_fourcc(*'mp4v'), self.fps, (width, height))
+            codec = cv2.VideoWriter_fourcc(*'mp4v')
+            self.video = cv2.VideoWriter(f'{self.path}.tmp.mp4', codec, self.fps, (width, height))
             if not self.video.isOpened():
                 raise RunError(f'{self.path}: this OpenCV cannot write MP4.')
         self.video.write(made)
@@ -88,6 +87,7 @@ class OverlayVideo(Writer):
     def close(self):
         if self.video is not None:
             self.video.release()
+            os.replace(f'{self.path}.tmp.mp4', self.path)
 
 
 class Confidences(Writer):

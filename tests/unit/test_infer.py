@@ -13,10 +13,11 @@ from paddleseg.core.infer import slide_inference
 from PIL import Image
 from tiny import NUM_CLASSES, SIZES, call, make_photos, make_recipe, random_net
 
+from paddleseg_semi.core.common import save_bytes
 from paddleseg_semi.core.export import export
 from paddleseg_semi.deploy.backends import PaddleBackend
 from paddleseg_semi.deploy.bundle import Bundle
-from paddleseg_semi.deploy.photos import Photo, decode
+from paddleseg_semi.deploy.photos import Photo, decode, frame
 from paddleseg_semi.deploy.pipeline import Pipeline
 from paddleseg_semi.deploy.polygons import area, outlines
 from paddleseg_semi.deploy.results import Masks, Writer
@@ -244,6 +245,32 @@ def test_results_do_not_overwrite_each_other(photos, capsys):
     assert 'confidence/one.png' in capsys.readouterr().err
     assert not (photos / 'inferred').exists()
     assert infer(photos) == 0
+    os.rename(photos / 'images/three.png', photos / 'images/confidence.png')
+    os.rename(photos / 'images/confidence', photos / 'images/a')
+    assert infer(photos, '--save_conf') == 0
+
+
+@pytest.mark.parametrize('images, save_dir', [('images', 'images'), ('images/a/../five.png', 'images'),
+                                              ('images', 'link'), ('images/a', 'images/../images/a')])
+def test_results_do_not_overwrite_photos(photos, capsys, images, save_dir):
+    exported(photos)
+    (photos / 'link').symlink_to(photos / 'images')
+    before = {path: path.read_bytes() for path in (photos / 'images').rglob('*.png')}
+    capsys.readouterr()
+    assert infer(photos, '--save_dir', photos / save_dir, images=images) == 2
+    error = capsys.readouterr().err
+    assert 'results would lie beside' in error
+    assert len(error.splitlines()) == 1
+    assert {path: path.read_bytes() for path in (photos / 'images').rglob('*.png')} == before
+
+
+def test_a_name_that_is_too_long_is_skipped(photos, capsys):
+    exported(photos)
+    os.rename(photos / 'images/five.png', photos / f'images/{"x" * 248}.png')
+    capsys.readouterr()
+    assert infer(photos) == 3
+    assert 'too long' in capsys.readouterr().err.splitlines()[-1]
+    assert len(list((photos / 'inferred').rglob('*.*'))) == len(SIZES) - 1
 
 
 def test_the_network_in_a_process_of_its_own(photos):
@@ -268,6 +295,18 @@ def test_a_full_disk_ends_the_run(photos, monkeypatch, capsys):
     capsys.readouterr()
     assert infer(photos) == 1
     assert 'no space left' in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    (tmp_path / 'mask.png').mkdir()
+    with pytest.raises(RunError, match='mask.png: cannot be written'):
+        save_bytes(b'png', str(tmp_path / 'mask.png'))
+    assert os.listdir(tmp_path) == ['mask.png']
+
+
+def test_a_benchmark_of_nothing(photos):
+    exported(photos)
+    assert infer(photos, '--benchmark=True', '--max_pixels=10') == 3
 
 
 # ---- what is written
@@ -373,8 +412,8 @@ def test_labelme(photos):
 def test_video(photos):
     frames = [np.full([32, 48, 3], 20 * i, 'uint8') for i in range(7)]
     video = cv2.VideoWriter(str(photos / 'clip.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 10, (48, 32))
-    for frame in frames:
-        video.write(frame)
+    for pixels in frames:
+        video.write(pixels)
     video.release()
     exported(photos)
     assert infer(photos, '--save_overlay', images='clip.mp4') == 0
@@ -382,14 +421,37 @@ def test_video(photos):
     result = cv2.VideoCapture(str(photos / 'inferred/added_prediction/clip.mp4'))
     assert result.get(cv2.CAP_PROP_FPS) == 10
     assert [result.read()[0] for _ in range(8)] == 7 * [True] + [False]
+    assert os.listdir(photos / 'inferred/added_prediction') == ['clip.mp4']
+    assert infer(photos, '--max_pixels=1000', images='clip.mp4') == 3
     (photos / 'text.mp4').write_text('hello')
     assert infer(photos, images='text.mp4') == 2
+
+
+def test_a_damaged_video(photos, capsys):
+    path = photos / 'clip.avi'
+    video, rng = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 5, (96, 64)), np.random.default_rng(0)
+    for _ in range(20):
+        video.write(rng.integers(0, 256, (64, 96, 3), dtype='uint8'))
+    video.release()
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    exported(photos)
+    capsys.readouterr()
+    assert infer(photos, '--save_overlay', images='clip.avi') == 3
+    assert 'of 20 frames can be read' in capsys.readouterr().err.splitlines()[-1]
+    assert len(os.listdir(photos / 'inferred/clip')) < 20
+
+
+def test_gray_frames():
+    frames = [np.full([24, 32, 3], [0, 0, 200], 'uint8')] * 2
+    assert frame(frames[0], channels=1).shape == (24, 32)
+    assert frame(frames[0]) is frames[0]
 
 
 # ---- flags and engines
 
 @pytest.mark.parametrize('flags, word', [
     (['--save_conf'], '--output_op none'), (SLIDE, '--output_op none'), (['--polygon_tolerance=-1'], 'tolerance'),
+    (['--polygon_tolerance=nan'], 'tolerance'), (['--enable_mkldnn=True', '--precision=int8'], 'tools/quantize.py'),
     (['--max_pixels=0'], '--max_pixels'), (['--enable_openvino=True'], '--old_ir'),
     (['--precision=bf16'], 'oneDNN'), (['--is_slide'], '--crop_size')])
 def test_flags_that_cannot_be(photos, capsys, flags, word):
@@ -400,6 +462,13 @@ def test_flags_that_cannot_be(photos, capsys, flags, word):
     assert word in error
     assert len(error.splitlines()) == 1
     assert not (photos / 'inferred').exists()
+
+
+def test_a_window_of_another_size_than_the_model(photos, capsys):
+    exported(photos, '--output_op=none', '--input_shape', '1', '3', '16', '24')
+    for size, code in (('16', 2), ('24', 0)):
+        assert infer(photos, '--is_slide', '--crop_size', size, '16', '--stride', size, '16') == code
+    assert 'exported for images of width 24 and height 16' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('old_ir, options, least', [
