@@ -38,11 +38,16 @@ def main(args):
     val, tested = config.val_dataset_cfg, config.test_config
     transforms = config.dic.get('export', {}).get('transforms', val.get('transforms', []))
     output_op = 'softmax' if args.with_softmax else 'none' if args.without_argmax else args.output_op
-    shape = args.input_shape or [-1, val.get('img_channels', 3), -1, -1]
+    channels = val.get('img_channels', 3)
+    shape = args.input_shape or [-1, channels, -1, -1]
+    if shape[1:2] != [channels]:
+        raise InputError(f'--input_shape {" ".join(map(str, shape))}: give N C H W; the images of the recipe have '
+                         f'{channels} channels.')
     divisor = tested.get('size_divisor')
 
     def check(path):
-        normalize = builder.build_component(transforms[-1]) if args.fuse_preprocess else None
+        normalize = args.fuse_preprocess and builder.build_component(
+            next(cfg for cfg in reversed(transforms) if cfg['type'] == 'Normalize'))
         verify(path, args, model, photo(builder), normalize, divisor)
 
     for path in export(model, args.save_dir, transforms, shape, output_op, args.for_fd, args.old_ir,

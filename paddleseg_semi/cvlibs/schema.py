@@ -12,8 +12,8 @@ _TOP = ('batch_size', 'iters', 'train_dataset', 'val_dataset', 'test_dataset', '
         'distill_loss', 'model', 'test_config', 'export', 'to_static_training', 'class_names', 'slim',
         'global', 'train', 'test',  # runtime settings of newer PaddleSeg recipes; here they are flags
         'semi', 'method', 'players')
-_SECTIONS = ('train_dataset', 'val_dataset', 'optimizer', 'lr_scheduler', 'loss', 'model', 'test_config', 'semi',
-             'method', 'players')
+_SECTIONS = ('train_dataset', 'val_dataset', 'optimizer', 'lr_scheduler', 'loss', 'model', 'test_config',
+             'export', 'semi', 'method', 'players')
 _SEMI = ('label_ratio', 'split', 'unlabeled', 'extra_labeled', 'tags', 'boundary', 'scores', 'lr_batch')
 _SCORES = ('low', 'high')
 _UNLABELED = ('files', 'batch_size', 'weak', 'strong', 'views')
@@ -58,6 +58,7 @@ def check_keys(dic, path):
         _known(semi.get('unlabeled') or {}, _UNLABELED, 'semi.unlabeled')
         _known(semi.get('scores') or {}, _SCORES, 'semi.scores')
         _known(dic.get('test_config') or {}, _TEST, 'test_config')
+        _known(dic.get('export') or {}, ('transforms',), 'export')
         for name, player in (dic.get('players') or {}).items():
             _known(player, _PLAYER, f'players.{name}')
             _check_scheduler(player.get('lr_scheduler'), f'players.{name}.lr_scheduler')
@@ -66,7 +67,7 @@ def check_keys(dic, path):
             if section in dic and 'type' not in (dic[section] or {}):
                 raise InputError(f'{section}: has no "type".')
         for key, value in dic.items():
-            if key not in ('lr_scheduler', 'slim', 'export', 'test_dataset', 'global', 'train', 'test'):
+            if key not in ('lr_scheduler', 'slim', 'test_dataset', 'global', 'train', 'test'):
                 _check_component(value, key, key)
     except InputError as error:
         raise InputError(f'{path}: {error}') from None

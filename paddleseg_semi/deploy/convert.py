@@ -12,7 +12,7 @@ from paddleseg_semi.deploy.backends import OnnxBackend, PaddleBackend
 from paddleseg_semi.deploy.bundle import Bundle, derived
 from paddleseg_semi.deploy.extras import require
 from paddleseg_semi.deploy.segment import prepare
-from paddleseg_semi.errors import RunError
+from paddleseg_semi.errors import InputError, RunError
 
 TOLERANCE = 1e-3  # of the largest score, the same as an export's
 _SIZES = (224, 320), (288, 256)  # of the patches, where a model takes any
@@ -68,6 +68,9 @@ def sample_batches(bundle, photos):
     Args:
         bundle (Bundle): the exported segmenter.
         photos (list[str | ndarray]): paths, or uint8 [h, w, 3] BGR; without any, patches of color.
+
+    Raises:
+        InputError: the model was exported for another size.
     """
     n, channels, *sides = bundle.input_shape
     if not photos:
@@ -75,7 +78,10 @@ def sample_batches(bundle, photos):
         sizes = [[side if side > 0 else other for side, other in zip(sides, open_)] for open_ in _SIZES]
         photos = [cv2.resize(patch, (width, height)) for patch, (height, width) in zip(patches, sizes)]
     for photo in photos:
-        yield prepare(bundle, photo, 'photo').img[None].repeat(max(n, 1), 0)
+        try:
+            yield prepare(bundle, photo, 'photo').img[None].repeat(max(n, 1), 0)
+        except InputError as error:
+            raise InputError(f'{photo if isinstance(photo, str) else "a patch of color"}: {error}.') from None
 
 
 def to_onnx(config, save_dir, opset=17, photos=(), threads=1):

@@ -43,13 +43,14 @@ def quantize(config, save_dir, photos, threads=1):
     else:
         raise InputError(f"--config {config}: Paddle 3 quantizes Paddle 2's format only. Export with --old_ir, or "
                          'convert it with tools/export_onnx.py and give the deploy.yaml of that.')
+    batches = list(sample_batches(bundle, photos))
     with derived(config, save_dir, quantized=True) as folder:
         try:
-            work(bundle, os.path.join(folder, name), list(sample_batches(bundle, photos)))
+            work(bundle, os.path.join(folder, name), batches)
         except Exception as error:  # both libraries raise anything
             raise RunError(f'{bundle.model}: cannot be quantized ({reason(error)}).') from error
         backend = after(Bundle.read(os.path.join(folder, 'deploy.yaml')), threads=threads)
-        return compare(before.run, backend.run, sample_batches(bundle, photos))
+        return compare(before.run, backend.run, batches)
 
 
 def _onednn(bundle, threads):

@@ -118,7 +118,11 @@ def test_teacher_and_student(run, photos):
     (['--export_net', 'model_2', '--model_path', 'run'], 'holds model, teacher'),
     (['--export_net', 'teacher', '--model_path', 'run/best_model'], 'newest iter_N'),
     (['--export_net', 'teacher'], '--model_path'), (['--model_path', 'images'], 'has no model.pdparams'),
-    (['--verify', 'maybe'], 'True|False')])
+    (['--verify', 'maybe'], 'True|False'), (['--input_shape', '1', '4', '64', '64'], '3 channels'),
+    (['--input_shape', '64', '64'], '3 channels'), (['--opts', 'export=3'], 'expected a section'),
+    (['--opts', "export={'transform': []}"], 'Did you mean "transforms"?'),
+    (['--opts', "export={'transforms': ['Normalize']}"], 'expected a section with a "type"'),
+    (['--opts', "export={'transforms': [{'type': 'Normalise'}]}"], 'Did you mean "Normalize"?')])
 def test_bad_flags_are_one_line(run, photos, capsys, monkeypatch, flags, word):
     monkeypatch.chdir(photos)
     assert call('tools/export.py', *run, '--save_dir', 'static', *flags) == 2
@@ -226,10 +230,12 @@ def test_size_divisor_as_tested(tmp_path):
         np.testing.assert_allclose(says(tmp_path, x.numpy()), as_tested(net, 8)(x)[0].numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize('flags', [
-    ['--fuse_preprocess'], pytest.param(['--old_ir', '--fuse_preprocess'], marks=paddle3)])
-def test_infer_equals_predict(photos, flags):
-    recipe = make_recipe(photos)
+@pytest.mark.parametrize('flags, export', [
+    (['--fuse_preprocess'],
+     {'transforms': [{'type': 'Normalize'}, {'type': 'GenerateInstanceTargets', 'num_classes': NUM_CLASSES}]}),
+    (['--fuse_preprocess'], None), pytest.param(['--old_ir', '--fuse_preprocess'], None, marks=paddle3)])
+def test_infer_equals_predict(photos, flags, export):
+    recipe = make_recipe(photos, export=export)
     assert call('tools/export.py', *recipe, '--save_dir', photos / 'static', *flags) == 0
     call('tools/predict.py', *recipe, '--image_path', photos / 'images', '--save_dir', photos / 'predicted')
     call('deploy/python/infer.py', '--config', photos / 'static/deploy.yaml', '--image_path', photos / 'images',

@@ -137,6 +137,12 @@ def test_formats_are_not_mixed_up(photos, capsys):
     assert not os.path.exists(photos / 'int8')
 
 
+def test_a_photo_of_another_size_is_named(photos):
+    bundle = Bundle.read(str(exported(photos, '--input_shape', '1', '3', '32', '48')))
+    with pytest.raises(InputError, match=r'three.png: is \[3, 37, 53\]'):
+        list(convert.sample_batches(bundle, [str(photos / 'images/three.png')]))
+
+
 def test_a_damaged_onnx_model(photos):
     pytest.importorskip('onnxruntime')
     with derived(str(exported(photos)), str(photos / 'onnx'), model='model.onnx', params=None) as folder:
