@@ -24,6 +24,8 @@ PRECISIONS = ('fp32', 'fp16', 'int8')
 def main(args):
     from paddleseg_semi.errors import InputError
     folders = sorted(glob.glob(args.predict_dir))
+    if args.num_classes is not None and args.num_classes < 1:
+        raise InputError(f'--num_classes {args.num_classes}: give a whole number of at least 1.')
     truth = true_masks(args.gt_dir)
     if not folders:
         raise InputError(f'--predict_dir {args.predict_dir}: no such folder. Run the inference first.')
@@ -41,11 +43,10 @@ def main(args):
         precision = next((p for p in PRECISIONS if p in os.path.basename(folder)), None)
         if precision not in stored:
             raise InputError(f'--metric_file {args.metric_file}: no figures of {precision}, for {folder}.')
-        wanted = read(stored[precision])
-        found = score(folder, truth, args.num_classes or len(wanted['Class IoU'].strip('[]').split()))
-        wanted = {key: float(value) for key, value in wanted.items() if not key.startswith('Class')}
+        wanted, num_classes = read(stored[precision])
+        found = score(folder, truth, args.num_classes or num_classes)
         wrong = [f'{key} is {found[key]} and not {value}' for key, value in wanted.items()
-                 if abs(found[key] - value) > args.atol + args.rtol * abs(value)]
+                 if not abs(found[key] - value) <= args.atol + args.rtol * abs(value)]
         different += bool(wrong)
         print(f'Assert allclose {"failed" if wrong else "passed"}! The results of {folder} and {stored[precision]} are '
               f'{"in" * bool(wrong)}consistent!{" " * bool(wrong)}{"; ".join(wrong)}')
@@ -58,17 +59,26 @@ def true_masks(path):
     if os.path.isdir(path):
         files = glob.glob(os.path.join(path, '**', '*.png'), recursive=True)
     elif os.path.isfile(path):
-        with open(path, encoding='utf-8') as lines:
-            files = [os.path.join(os.path.dirname(path), line.split()[1]) for line in lines if line.strip()]
+        with open(path, encoding='utf-8') as file:
+            lines = [line.split() for line in file if line.strip()]
+        if any(len(line) != 2 for line in lines):
+            raise InputError(f'--gt_dir {path}: a line is no "image mask".')
+        files = [os.path.join(os.path.dirname(path), mask) for _, mask in lines]
     else:
         raise InputError(f'--gt_dir {path}: no such folder or list.')
     return {_stem(file): file for file in files}
 
 
 def read(path):
-    """{key: text} of a file of "key: text" lines."""
-    with open(path, encoding='utf-8') as lines:
-        return dict(line.strip().split(': ', 1) for line in lines if line.strip())
+    """Stored figures and the number of their classes; InputError where a file has none."""
+    from paddleseg_semi.errors import InputError
+    try:
+        with open(path, encoding='utf-8') as lines:
+            stored = dict(line.strip().split(': ', 1) for line in lines if line.strip())
+        figures = {key: float(value) for key, value in stored.items() if not key.startswith('Class')}
+        return figures, len(stored['Class IoU'].strip('[]').split())
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f'--metric_file {path}: holds no figures as --write stores them ({error}).') from None
 
 
 def score(folder, truth, num_classes):

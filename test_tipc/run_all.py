@@ -119,9 +119,20 @@ def bounded(command, console, seconds):
     except subprocess.TimeoutExpired:
         return None
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # also what a chain left behind
-        process.wait()
+        end(process)
+
+
+def end(process):
+    """Ends a session and what a chain left behind in it. Kindly at first: paddle.distributed.launch then ends its
+    ranks, which have sessions of their own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        for _ in range(100):
+            process.poll()
+            os.killpg(process.pid, 0)  # there is nobody left when this fails
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def print_table(table, seconds):

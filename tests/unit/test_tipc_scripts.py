@@ -381,11 +381,32 @@ def test_compare_results(masks, truth, capsys):
 
 @pytest.mark.parametrize('flags, says', [
     (['--predict_dir=nowhere'], 'no such folder'), (['--gt_dir=nowhere'], 'no such folder or list'),
-    (['--write', '--metric_file=x'], 'give one --predict_dir, and --num_classes'), ([], 'no figures of fp32')])
+    (['--write', '--metric_file=x'], 'give one --predict_dir, and --num_classes'), ([], 'no figures of fp32'),
+    (['--num_classes=0'], 'at least 1')])
 def test_compare_refuses(masks, flags, says):
     from paddleseg_semi.errors import InputError
     with pytest.raises(InputError, match=says):
         compare(masks, *flags)
+
+
+@pytest.mark.parametrize('text', ['mIoU 0.5', 'mIoU: high\nClass IoU: [0 1]', 'mIoU: 0.5'])
+def test_figures_that_are_none(masks, text):
+    from paddleseg_semi.errors import InputError
+    (masks / 'x_fp32.txt').write_text(text)
+    with pytest.raises(InputError, match='x_fp32.txt: holds no figures'):
+        compare(masks)
+
+
+def test_a_list_without_masks(masks):
+    from paddleseg_semi.errors import InputError
+    (masks / 'list.txt').write_text('images/a.jpg\n')
+    with pytest.raises(InputError, match='list.txt: a line is no "image mask"'):
+        compare(masks, truth='list.txt')
+
+
+def test_nan_equals_nothing(masks):
+    (masks / 'x_fp32.txt').write_text('mIoU: nan\nClass IoU: [0 1]\n')
+    assert compare(masks) == 1
 
 
 def run_all(place, *flags, **environment):
