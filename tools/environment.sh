@@ -2,11 +2,11 @@
 #   VENV    folder of the environment (default .venv); an environment you made yourself will do
 #   PYTHON  interpreter to make it with (default: the first of python3.11, 3.12, 3.10 and python3 that fits)
 
-# use_environment [PACKAGE...]: installs requirements.txt and the packages, and leaves the interpreter in PYTHON.
+# use_environment [ARGUMENT...]: installs requirements.txt and what the arguments tell pip; leaves the interpreter in PYTHON.
 use_environment() {
     local venv=${VENV:-.venv} log stamp wanted
     stamp="$venv/.requirements.sha256"
-    wanted=$({ cat requirements.txt; echo "$@"; } | sha256sum)
+    wanted=$({ cat requirements.txt setup.py; echo "$@"; } | sha256sum)
     if [ ! -x "$venv/bin/python" ]; then
         find_python || return 2
         echo "Making the environment $venv with $("$PYTHON" --version)"

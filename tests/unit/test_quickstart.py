@@ -25,7 +25,8 @@ STEPS = ['make_demo_data.py', 'train.py', 'train.py', *2 * ['val.py', 'export.py
 @pytest.fixture
 def quickstart(tmp_path):
     shutil.copytree(REPOSITORY / 'tools', tmp_path / 'tools', ignore=shutil.ignore_patterns('*.py', '__pycache__'))
-    shutil.copy(REPOSITORY / 'requirements.txt', tmp_path)
+    for name in ('requirements.txt', 'setup.py'):
+        shutil.copy(REPOSITORY / name, tmp_path)
     (tmp_path / 'python').write_text(PYTHON)
     (tmp_path / 'python').chmod(0o755)
 
