@@ -6,6 +6,7 @@ import signal
 import struct
 import sys
 import threading
+import weakref
 import zlib
 
 import cv2
@@ -138,6 +139,17 @@ def test_cancelled_photos_do_not_run(batcher):
     assert futures[0].cancel() and futures[2].cancel()
     batcher.backend.go.set()
     assert futures[1].result(10).batch == 1
+
+
+def test_cancelled_photos_take_no_memory_and_no_place(batcher):
+    hold(batcher)
+    waiting = [sample(k) for k in range(5)]
+    arrays = [weakref.ref(item.img) for item in waiting]
+    futures = [batcher.submit(waiting.pop(0)) for _ in arrays]
+    assert all(future.cancel() for future in futures[:2])
+    assert [array() is None for array in arrays] == [True, True, False, False, False]
+    batcher.backend.go.set()
+    assert [future.result(10).batch for future in futures[2:]] == [3, 3, 3]
 
 
 def test_a_failed_batch_is_not_the_end(batcher):
