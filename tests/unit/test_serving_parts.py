@@ -23,6 +23,7 @@ from stub_backend import OwnError, build
 
 from paddleseg_semi.deploy.segment import Sample
 from paddleseg_semi.deploy.worker import Worker
+from paddleseg_semi.errors import RunError
 
 LIMIT = 100 * 100
 
@@ -166,8 +167,17 @@ def test_closing_runs_what_waits(batcher):
     assert first.done() and (last.result(0).output == 2).all()
 
 
+class CtrlC:
+    """Arrives at another process as Ctrl-C does, before anything of ours runs there."""
+
+    def __reduce__(self):
+        return signal.raise_signal, (signal.SIGINT,)
+
+
 def test_a_network_in_another_process():
-    worker = Worker(build)
+    worker = Worker(build, CtrlC())
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
     batch = np.arange(6, dtype='float32').reshape(1, 2, 3)
     pid, result = worker.run(batch)
     assert pid == worker.pid != os.getpid()
@@ -176,7 +186,7 @@ def test_a_network_in_another_process():
         worker.run('fail')
     with pytest.raises(OwnError, match='is too small'):
         worker.run('fail in words')
-    with pytest.raises(RuntimeError, match='ended .7.'):
+    with pytest.raises(RuntimeError, match='ended: exit code 7'):
         worker.run('die')
     assert worker.run('x') == (worker.pid, 'x') and worker.pid != pid
     os.kill(worker.pid, signal.SIGKILL)
@@ -186,6 +196,17 @@ def test_a_network_in_another_process():
     assert worker.process.exitcode == 0
 
 
-def test_a_network_that_cannot_be_built():
-    with pytest.raises(OwnError, match='no such file'):
-        Worker(build, 'no such file')
+def test_a_network_that_hangs_is_ended():
+    worker = Worker(build)
+    os.kill(worker.pid, signal.SIGSTOP)
+    worker.close()
+    assert worker.process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize('said, error, message', [
+    ('fail in words', OwnError, 'is too small'), ('fail', RunError, 'does not start .ValueError: one line'),
+    ('be killed', RunError, 'does not start .*has ended: Killed')])
+def test_a_network_that_cannot_be_built(said, error, message):
+    with pytest.raises(error, match=message) as raised:
+        Worker(build, said)
+    assert '\n' not in str(raised.value)
