@@ -1,6 +1,7 @@
 """Serves an exported segmenter over HTTP: photos in, masks out; http://HOST:PORT/ is a page to try it on."""
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -39,18 +40,17 @@ def main(args):
 
     from paddleseg_semi.deploy.bundle import Bundle
     from paddleseg_semi.deploy.extras import require
-    from paddleseg_semi.deploy.photos import reason
     from paddleseg_semi.deploy.results import check_scores
     from paddleseg_semi.deploy.windows import Window
     from paddleseg_semi.deploy.worker import Worker
-    from paddleseg_semi.errors import InputError, RunError
+    from paddleseg_semi.errors import InputError
     for name in ('aiohttp', 'prometheus_client'):
         require(name, 'serving')
     from service import Limits, Service
     from worker import load
 
     for flag in ('batch_size', 'max_body', 'max_pixels', 'queue', 'timeout', 'client_timeout'):
-        if getattr(args, flag) <= 0:
+        if not 0 < getattr(args, flag) < math.inf:
             raise InputError(f'--{flag} {getattr(args, flag)}: give a number above 0.')
     bundle = Bundle.read(args.config)
     if 0 < bundle.input_shape[0] < args.batch_size:
@@ -58,20 +58,15 @@ def main(args):
         logger.info(f'The model was exported for batches of {args.batch_size}.')
     window = None
     if args.is_slide:
-        check_window(args.crop_size, args.stride)
+        check_window(args.crop_size, args.stride, bundle.input_shape)
         check_scores(bundle, '--is_slide')
         window = Window(args.crop_size, args.stride, args.average_probs)
     sock = listen(args.host, args.port)
     engine = 'openvino' if args.enable_openvino else 'onednn' if args.enable_mkldnn else 'paddle'
     threads = args.cpu_threads or len(os.sched_getaffinity(0))
     cv2.setNumThreads(1)  # photos are read side by side
-    try:
-        worker = Worker(load, args.config, args.device, threads, not args.no_cpu_tuning, engine, args.precision, window,
-                        args.batch_size)
-        if not window:
-            worker.run(black_photo(bundle))  # a model that does not run is known before the service listens
-    except RuntimeError as error:
-        raise RunError(f'{bundle.model}: does not run ({reason(error)}).') from None
+    worker = Worker(load, args.config, args.device, threads, not args.no_cpu_tuning, engine, args.precision, window,
+                    args.batch_size)
     limits = Limits(int(args.max_body * 1e6), args.max_pixels, args.queue, args.timeout, args.client_timeout)
 
     async def serve():
@@ -86,15 +81,6 @@ def main(args):
         worker.close()
 
     asyncio.run(serve())
-
-
-def black_photo(bundle):
-    """ndarray: a batch of one."""
-    import numpy as np
-
-    from paddleseg_semi.deploy.segment import prepare, stack
-    shape = [side if side > 0 else 256 for side in bundle.input_shape[2:]] + [3] * (bundle.transforms.img_channels == 3)
-    return stack([prepare(bundle, np.zeros(shape, 'uint8'), 'a black photo')])
 
 
 def listen(host, port):

@@ -41,6 +41,7 @@ _TYPES = ('image/', 'application/octet-stream', 'application/x-www-form-urlencod
 _FORM = 'multipart/form-data'
 _FORM_SLACK = 1 << 16  # bytes of a form around its file
 _IDLE = 75  # seconds that a connection is kept between requests; longer than proxies keep theirs
+_PATIENCE = 1  # seconds for a run whose photos have been given up
 _CLIENT_GONE = 499  # in the metrics only
 _PAGE_POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; "
                 "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
@@ -141,7 +142,7 @@ class Service:
         self.closing = True
         self.server.close()
         await self.runner.cleanup()
-        await asyncio.to_thread(self.batcher.close)
+        await asyncio.to_thread(self.batcher.close, _PATIENCE)  # nobody waits for a result any more
         self.pool.shutdown()
 
     def _connection(self):

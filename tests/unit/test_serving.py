@@ -16,6 +16,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -129,6 +130,7 @@ def server(photos, bundle):
     with serving(bundle, worker) as server:
         yield server
     worker.close()
+    assert worker.process.exitcode == 0
 
 
 def wait_for(condition, seconds=8):
@@ -431,7 +433,7 @@ def test_ending_finishes_what_is_inside(bundle):
             server.ask(path='/health')
 
 
-def test_a_fixed_size_is_explained(tmp_path):
+def test_a_fixed_size_is_explained(tmp_path, capsys):
     make_photos(tmp_path)
     assert call('tools/export.py', *make_recipe(tmp_path), '--save_dir', tmp_path / 'static', '--input_shape', '1', '3',
                 '20', '30') == 0
@@ -439,6 +441,9 @@ def test_a_fixed_size_is_explained(tmp_path):
         server.well()
         status, _, error = server.post(parts.encoded('PNG', (31, 20)))
         assert status == 422 and 'exported for' in error['error']
+    assert call('deploy/serving/server.py', '--config', tmp_path / 'static/deploy.yaml', '--is_slide',
+                '--crop_size', '20', '30', '--stride', '20', '30') == 2
+    assert '--crop_size' in capsys.readouterr().err
 
 
 def test_client(server, photos, capsys):
@@ -469,17 +474,33 @@ def test_a_port_that_is_taken(photos, capsys):
     assert 'cannot be listened on' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('flags', [['--timeout', 'nan'], ['--client_timeout', 'inf'], ['--max_body', 'inf'],
+                                   ['--queue', '0']])
+def test_limits_that_are_none(photos, capsys, flags):
+    assert call('deploy/serving/server.py', '--config', photos / 'static/deploy.yaml', *flags) == 2
+    assert f'{" ".join(flags)}: give' in capsys.readouterr().err
+
+
 def test_the_command(photos):
+    """From its start to its end, which does not wait for a network that hangs."""
     tool = [sys.executable, str(ROOT / 'deploy/serving/server.py'), '--config', str(photos / 'static/deploy.yaml')]
-    flags = ['--port', '0', '--device', 'cpu', '--no_cpu_tuning', '--cpu_threads', '1']
+    flags = ['--port', '0', '--device', 'cpu', '--no_cpu_tuning', '--cpu_threads', '1', '--timeout', '2']
     process = subprocess.Popen([*tool, *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         url = next(line.split()[-1] for line in process.stdout if 'Serving on' in line)
-        connection = http.client.HTTPConnection(url.split('/')[2], timeout=20)
-        connection.request('POST', '/segment', body_of(photos, 'three'))
-        np.testing.assert_array_equal(pixels(connection.getresponse().read()), inferred(photos, 'three'))
+        for status in (200, 504):
+            connection = http.client.HTTPConnection(url.split('/')[2], timeout=20)
+            connection.request('POST', '/segment', body_of(photos, 'three'))
+            answer = connection.getresponse()
+            assert answer.status == status
+            if status == 200:
+                np.testing.assert_array_equal(pixels(answer.read()), inferred(photos, 'three'))
+                children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+                network = next(pid for pid in children if b'spawn_main' in Path(f'/proc/{pid}/cmdline').read_bytes())
+                os.kill(int(network), signal.SIGSTOP)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(15) == 0
+        assert not Path(f'/proc/{network}').exists()
     finally:
         process.kill()
         process.stdout.close()
