@@ -132,8 +132,7 @@ class Service:
     async def start(self, sock):
         """Serves on a listening socket until `stop`."""
         logging.getLogger('aiohttp.server').setLevel('CRITICAL')  # or all that is not HTTP leaves a traceback
-        self.runner = web.AppRunner(self.app(), handler_cancellation=True, keepalive_timeout=_IDLE, access_log=None,
-                                    auto_decompress=False, shutdown_timeout=self.limits.timeout)
+        self.runner = web.AppRunner(self.app(), handler_cancellation=True, shutdown_timeout=self.limits.timeout)
         await self.runner.setup()
         self.server = await asyncio.get_running_loop().create_server(self._connection, sock=sock)
 
@@ -146,9 +145,10 @@ class Service:
         self.pool.shutdown()
 
     def _connection(self):
-        connection = self.runner.server()
-        self.silent[connection] = asyncio.get_running_loop().call_later(
-            self.limits.client_timeout, self._too_silent, connection)
+        loop = asyncio.get_running_loop()
+        connection = _Connection(self.runner.server, self.metrics, loop=loop, keepalive_timeout=_IDLE, access_log=None,
+                                 auto_decompress=False)
+        self.silent[connection] = loop.call_later(self.limits.client_timeout, self._too_silent, connection)
         return connection
 
     def _heard(self, request):
@@ -181,6 +181,8 @@ class Service:
                 allowed = {'Allow': error.headers['Allow']} if 'Allow' in error.headers else {}
                 response = _refuse(Refused(error.status, f'{request.method} {request.path}: {error.reason}.',
                                            **allowed))
+            except ConnectionError:  # a cancellation may come as that
+                raise
             except Exception:
                 logger.error(f'{request.method} {request.path}:\n{traceback.format_exc()}')
                 response = _refuse(Refused(500, 'The photo could not be segmented; the log of the service says more.'))
@@ -337,6 +339,21 @@ class Service:
 
     async def _metrics(self, request):
         return web.Response(body=generate_latest(self.metrics.registry), headers={'Content-Type': CONTENT_TYPE_LATEST})
+
+
+class _Connection(web.RequestHandler):
+    """Answers what is not HTTP as everything that is refused."""
+
+    def __init__(self, server, metrics, **options):
+        super().__init__(server, **options)
+        self.metrics = metrics
+
+    def handle_error(self, request, status=500, exc=None, message=None):
+        if status != 400:
+            return super().handle_error(request, status, exc, message)
+        self.metrics.requests.labels(status).inc()
+        first = message.partition('\n')[0].rstrip(':')
+        return _refuse(Refused(status, f'The request is not HTTP ({first}).'))
 
 
 def _wanted(request):

@@ -279,9 +279,17 @@ def test_wrong_method_and_path(server):
     server.well()
 
 
-def test_what_is_not_http(server):
-    with server.connect(b'\x16\x03\x01 no http at all\r\n\r\n') as sock:
-        assert sock.recv(99).startswith(b'HTTP/1.0 400') or sock.recv(1) == b''
+@pytest.mark.parametrize('data', [b'\x16\x03\x01 no http at all\r\n\r\n', b'GET / HTTP/1.1\r\nno header\r\n\r\n',
+                                  b'GET /' + 9999 * b'a', b'GET / HTTP/1.1\r\na: ' + 9999 * b'a'])
+def test_what_is_not_http(server, data):
+    before = server.metric('segmentation_requests_total{status="400"}')
+    with server.connect(data) as sock:
+        answer = http.client.HTTPResponse(sock)
+        answer.begin()
+        assert answer.status == 400 and answer.headers['Content-Type'].startswith('application/json')
+        error = json.loads(answer.read())['error']
+        assert error.startswith('The request is not HTTP (') and '\n' not in error and len(error) < 200
+    assert server.metric('segmentation_requests_total{status="400"}') == before + 1
     server.well()
 
 
@@ -404,6 +412,20 @@ def test_a_network_that_dies(server):
     wait_for(lambda: server.post(parts.encoded('PNG'))[0] == 200, 60)  # 504 until another one has started
     server.well()
     assert server.metric('network_process_start_time_seconds') > before > 0
+
+
+def test_who_hangs_up_while_sending(bundle, monkeypatch):
+    errors = []
+    monkeypatch.setattr('service.logger.error', errors.append)
+    head = b'POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n'
+    sent = [head + b'\r\n', head + b'\r\n\x89PNG', head + f'Content-Type: {FORM["Content_Type"]}\r\n\r\n--'.encode()]
+    with serving(bundle) as server:
+        for data in sent:
+            with server.connect(data):
+                wait_for(lambda: server.service.inside)
+            wait_for(lambda: not server.service.inside)
+        assert server.metric('segmentation_requests_total{status="499"}') == len(sent) and not errors
+        server.well()
 
 
 def test_who_hangs_up_is_not_segmented(bundle):
