@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import http.client
-import importlib.util
 import io
 import json
 import os
@@ -468,25 +467,54 @@ def test_a_fixed_size_is_explained(tmp_path, capsys):
     assert '--crop_size' in capsys.readouterr().err
 
 
+def client(url, *flags):
+    return call('deploy/serving/client.py', *flags, settings=('--url', url))
+
+
 def test_client(server, photos, capsys):
-    def client(*flags):
-        spec = importlib.util.spec_from_file_location('client', ROOT / 'deploy/serving/client.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.main(module.parser.parse_args([*map(str, flags), '--url', f'http://127.0.0.1:{server.port}']))
-    assert client('--image_path', photos / 'images', '--save_dir', photos / 'sent', '--concurrency', '3') == 0
+    url = f'http://127.0.0.1:{server.port}'
+    assert client(url, '--image_path', photos / 'images', '--save_dir', photos / 'sent', '--concurrency', '3') == 0
     for name in NAMES:
         np.testing.assert_array_equal(np.array(Image.open(photos / f'sent/{name}.png')), inferred(photos, name))
     (photos / 'bad').mkdir()
+    (photos / 'bad/none.png').symlink_to('nothing')
     (photos / 'bad/x.png').write_bytes(b'no photo')
-    assert client('--image_path', photos / 'bad', '--save_dir', photos / 'sent', '--output=json') == 3
-    assert 'x.png: The file is not' in capsys.readouterr().err
-    assert client('--image_path', photos / 'images/three.png', '--save_dir', photos / 'sent', '--output', 'json') == 0
-    assert json.loads((photos / 'sent/three.json').read_text())['width'] == SIZES['three'][1]
-    assert client('--image_path', photos / 'none') == 2
-    server.port, port = 1, server.port
-    assert client('--image_path', photos / 'images') == 1
-    server.port = port
+    (photos / 'bad/y.png').write_bytes(body_of(photos, 'three'))
+    assert client(url, '--image_path', photos / 'bad', '--save_dir', photos / 'sent', '--output=json') == 3
+    said = capsys.readouterr()
+    assert 'none.png: cannot be read' in said.err and 'x.png: The file is not' in said.err and '1 of 3' in said.out
+    assert json.loads((photos / 'sent/y.json').read_text())['width'] == SIZES['three'][1]
+    assert client('http://127.0.0.1:1', '--image_path', photos / 'images', '--save_dir', photos / 'sent') == 1
+    assert 'refused' in capsys.readouterr().err
+    (photos / 'sent/y.png').mkdir()
+    assert client(url, '--image_path', photos / 'bad/y.png', '--save_dir', photos / 'sent') == 1
+    assert 'y.png: cannot be written' in capsys.readouterr().err
+    with socket.create_server(('127.0.0.1', 0)) as proxy, ThreadPoolExecutor(1) as pool:
+        code = pool.submit(client, 'http://127.0.0.1:{1}'.format(*proxy.getsockname()), '--image_path',
+                           photos / 'bad/y.png', '--save_dir', photos / 'sent')
+        connection, _ = proxy.accept()
+        with connection:
+            connection.sendall(b'HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n')
+            assert code.result() == 1
+    assert 'answers with status 502' in capsys.readouterr().err
+
+
+def test_what_the_client_does_not_begin(photos, tmp_path, capsys):
+    def refused(*flags):
+        assert client('http://127.0.0.1:1', *flags) == 2
+        said = capsys.readouterr().err
+        assert said.count('\n') == 1
+        return said
+    body = body_of(photos, 'three')
+    for name in ('a.jpg', 'a.png'):
+        (tmp_path / name).write_bytes(body)
+    assert 'no photo there' in refused('--image_path', tmp_path / 'none')
+    assert 'a.jpg, too' in refused('--image_path', tmp_path, '--save_dir', tmp_path / 'out')
+    (tmp_path / 'link').symlink_to(tmp_path)
+    assert 'is a photo itself' in refused('--image_path', tmp_path / 'a.png', '--save_dir', tmp_path / 'link')
+    assert 'cannot be written' in refused('--image_path', tmp_path / 'a.png', '--save_dir', tmp_path / 'a.jpg')
+    assert '--concurrency' in refused('--image_path', tmp_path / 'a.png', '--concurrency', '0')
+    assert (tmp_path / 'a.png').read_bytes() == body
 
 
 def test_a_port_that_is_taken(photos, capsys):
