@@ -490,6 +490,7 @@ def test_client(server, photos, capsys):
     assert client(url, '--image_path', photos / 'bad/y.png', '--save_dir', photos / 'sent') == 1
     assert 'y.png: cannot be written' in capsys.readouterr().err
     with socket.create_server(('127.0.0.1', 0)) as proxy, ThreadPoolExecutor(1) as pool:
+        proxy.settimeout(20)
         code = pool.submit(client, 'http://127.0.0.1:{1}'.format(*proxy.getsockname()), '--image_path',
                            photos / 'bad/y.png', '--save_dir', photos / 'sent')
         connection, _ = proxy.accept()
@@ -573,6 +574,13 @@ def test_page_in_a_browser(server, photos, tmp_path, suffix):
         page.on('pageerror', lambda error: errors.append(error))
         page.on('console', lambda message: message.type == 'error' and errors.append(message.text))
         page.goto(f'http://127.0.0.1:{server.port}/')
+        for name, answer, said in (('four', {'status': 503, 'json': {'error': 'Busy.'}}, 'Busy.'),
+                                   ('five', {'status': 502, 'body': 'Bad gateway'}, 'The service does not answer')):
+            page.route('**/model', lambda route, _, answer=answer: route.fulfill(**answer), times=1)
+            page.set_input_files('#file', str(photos / f'images/{name}.png'))
+            page.locator('#status.bad', has_text=said).wait_for(timeout=20000)
+        assert all('status of 50' in error for error in errors)  # said by the browser
+        errors.clear()
         dropped = page.evaluate_handle('''([data, type]) => {
             const files = new DataTransfer();
             const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt());
