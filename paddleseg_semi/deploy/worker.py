@@ -1,6 +1,7 @@
 """A network in a process of its own: Paddle Inference holds Python's lock as long as a network runs, so in one process
 nothing would be read or written, and no request be answered, meanwhile."""
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -10,7 +11,7 @@ from multiprocessing import resource_tracker
 from paddleseg_semi.core.common import reason
 from paddleseg_semi.errors import RunError
 
-_PATIENCE = 3  # seconds that a process has to end by itself
+_PATIENCE = 5  # seconds that a process has to end by itself
 
 
 class Worker:
@@ -59,6 +60,7 @@ class Worker:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # inherited: Ctrl-C is for this process
         try:
             self.process.start()
+            atexit.register(self.process.kill)  # before SIGTERM comes, of which Paddle would make a page
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         there.close()  # so that reading ends when the process does
