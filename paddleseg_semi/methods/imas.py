@@ -81,7 +81,7 @@ class IMAS(Method):
     def after_update(self, clock):
         """The decay is 0 up to `teacher_start`, then min(1 - 1 / t, ema_decay) at update t after `semi_start`."""
         following = clock.since(self.teacher_start) > 0
-        self.teacher.update(self.model, clock.since(self.semi_start) - 1 if following else 0)
+        self.teacher.update(self.model, max(clock.since(self.semi_start) - 1, 0) if following else 0)
 
     def explain(self, unlabeled, clock):
         pseudo, conf = self.pseudo_label(unlabeled['weak'], self.teacher.net)

@@ -163,3 +163,14 @@ def test_teacher(case):
         close(method.deployed.weight, case['teacher_after'][t], rtol=1e-5, atol=1e-6)
         close(method.deployed.buffer, case['teacher_buffer_after'][t], rtol=1e-5, atol=1e-6)
         assert method.deployed.counter.item() == case['student_counter'][t]  # a counter is copied, not averaged
+
+
+def test_the_teacher_stays_a_copy_while_there_are_no_unlabeled_images():
+    """Also where it should have left before."""
+    method = IMAS(Task(lambda: Weights(np.float32([0]), np.float32([0])), {}, 2, IGNORE), teacher_start=1, semi_start=3)
+    clock = Clock(10)
+    for weight in (1., 2., 3., 4., 5.):
+        method.model.weight.set_value(np.float32([weight]))
+        clock.tick()
+        method.after_update(clock)
+        assert method.deployed.weight.item() == {5.: 4.5}.get(weight, weight)
