@@ -1,5 +1,6 @@
 """Shared by all tests."""
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -69,3 +70,30 @@ def tensor(array, grad=False):
 def close(actual, wanted, rtol=1e-4, atol=1e-5):
     """Compares at the tolerance of the golden data (made in float64, computed here in float32)."""
     np.testing.assert_allclose(np.asarray(actual), wanted, rtol=rtol, atol=atol)
+
+
+@contextlib.contextmanager
+def float16_sums():
+    """Adds tensors as mixed precision with PaddleSeg's lists does on a GPU: in float16, which ends at 65504. On a CPU
+    Paddle leaves all in float32."""
+    import paddle
+    from paddle.base.core import AmpLevel
+    from paddle.base.framework import _dygraph_tracer
+    tracer, add = _dygraph_tracer(), paddle.Tensor.__add__
+    before = tracer._amp_dtype, tracer._amp_level
+
+    def rounded(x):
+        return x.astype('float16').astype('float32')
+
+    def mixed(a, b):
+        if tracer._amp_level == AmpLevel.O1 and isinstance(b, paddle.Tensor) and a.dtype == b.dtype == paddle.float32:
+            return rounded(add(rounded(a), rounded(b)))
+        return add(a, b)
+
+    try:
+        paddle.Tensor.__add__ = mixed
+        tracer._amp_dtype, tracer._amp_level = 'float16', AmpLevel.O1
+        yield
+    finally:
+        tracer._amp_dtype, tracer._amp_level = before
+        paddle.Tensor.__add__ = add

@@ -44,9 +44,11 @@ def pixel_cross_entropy(logits, label, keep):
 
 def _cross_entropy(logits, label, keep, weight, reduction):
     label = paddle.where(keep, label, paddle.full_like(label, _NOT_KEPT))
-    # Channels last: Paddle's kernel is a quarter faster there, the transposition included.
-    return F.cross_entropy(logits.transpose([0, 2, 3, 1]), label, weight=weight, ignore_index=_NOT_KEPT,
-                           reduction=reduction)
+    # Not in mixed precision: the mean adds to the count of pixels, and float16 ends at 65504.
+    with paddle.amp.auto_cast(enable=False):
+        # Channels last: Paddle's kernel is a quarter faster there, the transposition included.
+        return F.cross_entropy(logits.astype('float32').transpose([0, 2, 3, 1]), label, weight=weight,
+                               ignore_index=_NOT_KEPT, reduction=reduction)
 
 
 def masked_bce_with_logits(logits, target, keep):

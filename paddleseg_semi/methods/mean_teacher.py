@@ -70,15 +70,17 @@ class MeanTeacher(Method):
     def step(self, batch, clock):
         labeled, unlabeled = batch['labeled'], batch['unlabeled']
         outputs = self.model(labeled['img'])
-        pairs = [(outputs[0], self.teach(labeled['img']), labeled['label'] != self.ignore_index),
-                 (self.model(unlabeled['weak'])[0], self.teach(unlabeled['weak']), unlabeled['valid'])]
-        total, count = 0., 0.
-        for student, teacher, keep in pairs:
-            keep = (paddle.ones_like(keep) if self.reference_quirks else keep).astype('float32')
-            total += (consistency(student, teacher) * keep).sum()
-            count += keep.sum() * self.num_classes
-        losses = {'sup': self.supervised(labeled, outputs), 'cons': self.weight_now(clock) * total / count.clip(min=1)}
-        return losses, {'kept': share(keep > 0), 'conf': decide(pairs[1][1])[1].mean()}
+        pairs = [(outputs[0], self.teach(labeled['img'])),
+                 (self.model(unlabeled['weak'])[0], self.teach(unlabeled['weak']))]
+        keep = [labeled['label'] != self.ignore_index, unlabeled['valid']]
+        if self.reference_quirks:
+            keep = [paddle.ones_like(mask) for mask in keep]
+        # One sum over all pixels: mixed precision would add two of them in float16, which ends at 65504.
+        distance = paddle.concat([consistency(*pair).flatten() for pair in pairs])
+        count = paddle.concat([mask.flatten() for mask in keep]).astype('float32')
+        cons = (distance * count).sum() / (count.sum() * self.num_classes).clip(min=1)
+        losses = {'sup': self.supervised(labeled, outputs), 'cons': self.weight_now(clock) * cons}
+        return losses, {'kept': share(keep[1]), 'conf': decide(pairs[1][1])[1].mean()}
 
     def explain(self, unlabeled, clock):
         pseudo, conf = self.pseudo_label(unlabeled['weak'], self.teacher.net)

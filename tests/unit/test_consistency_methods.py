@@ -1,5 +1,6 @@
 """MeanTeacher, CutMixSeg, FixMatch, UniMatch (V1 and V2), CPS: two steps of the trainer, and what knobs refuse."""
 
+import contextlib
 import inspect
 import itertools
 import re
@@ -10,7 +11,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 import yaml
-from conftest import ROOT, tensor
+from conftest import ROOT, float16_sums, tensor
 from paddle import nn
 from paddleseg.models.losses import CrossEntropyLoss
 from tiny import make_photos, make_recipe
@@ -50,13 +51,13 @@ def build(name, **knobs):
     return METHODS[name](Task(Net, losses, NUM_CLASSES), **knobs)
 
 
-def make_batch(method, rng, valid=True, n=2):
+def make_batch(method, rng, valid=True, n=2, size=SIZE):
     def unlabeled():
-        views = {view: tensor(rng.standard_normal((n, 3, SIZE, SIZE)).astype('float32'))
+        views = {view: tensor(rng.standard_normal((n, 3, size, size)).astype('float32'))
                  for view in ('weak', 'strong', 'strong_2')}
-        return {**views, 'valid': paddle.full([n, SIZE, SIZE], valid, 'bool')}
+        return {**views, 'valid': paddle.full([n, size, size], valid, 'bool')}
 
-    labeled = {'img': unlabeled()['weak'], 'label': tensor(rng.integers(0, NUM_CLASSES, (n, SIZE, SIZE)))}
+    labeled = {'img': unlabeled()['weak'], 'label': tensor(rng.integers(0, NUM_CLASSES, (n, size, size)))}
     return {stream: labeled if kind == 'labeled' else unlabeled() for stream, kind in method.streams.items()}
 
 
@@ -119,6 +120,18 @@ def test_nothing_valid_is_no_loss(name, knobs):
     assert stats['kept'].item() == 0
     for param in method.parameters():
         assert param.grad is None or (param.grad.numpy() == 0).all()
+
+
+@pytest.mark.parametrize('name', sorted({name for name, _ in VARIANTS}))
+def test_sums_over_pixels_stay_out_of_float16(name):
+    method, found = build(name), []
+    method.train()
+    for context in (contextlib.nullcontext, float16_sums):
+        paddle.seed(0)
+        with context():
+            losses, _ = method.step(make_batch(method, np.random.default_rng(0), size=192), Clock(10))
+        found.append([loss.item() for loss in losses.values()])
+    np.testing.assert_allclose(*found, rtol=1e-2)
 
 
 @pytest.mark.parametrize('name', sorted({name for name, _ in VARIANTS}))

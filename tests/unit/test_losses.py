@@ -2,7 +2,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
-from conftest import close, tensor
+from conftest import close, float16_sums, tensor
 
 from paddleseg_semi.losses.adversarial import fool, one_hot, trusted
 from paddleseg_semi.losses.masked import masked_bce_with_logits, masked_cross_entropy
@@ -44,6 +44,13 @@ def test_nothing_kept_is_zero_and_still_connected(weight):
     loss.backward()
     assert float(loss) == 0
     assert not x.grad.numpy().any()
+
+
+def test_more_pixels_than_float16_counts():
+    logits, label, keep = (tensor(array) for array in example(size=(1, 300, 300)))
+    wanted = masked_cross_entropy(logits, label, paddle.ones_like(keep))
+    with float16_sums():
+        close(masked_cross_entropy(logits, label, paddle.ones_like(keep)), wanted)
 
 
 def test_ignored_pixels_get_no_gradient():
