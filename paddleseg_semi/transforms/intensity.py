@@ -14,6 +14,8 @@ def _fade(enhance):
 
 
 def _hue(picture, strength):
+    if picture.mode == 'L':
+        return picture
     hue, saturation, value = picture.convert('HSV').split()
     shifted = (np.asarray(hue, 'int64') + int(255 * 0.5 * strength)) % 256
     return Image.merge('HSV', (Image.fromarray(shifted.astype('uint8')), saturation, value)).convert('RGB')
@@ -39,12 +41,12 @@ def intensity(img, name, strength):
     """One operation on colors.
 
     Args:
-        img (np.ndarray): [H, W, 3], uint8, RGB.
+        img (np.ndarray): [H, W, 3] RGB or [H, W] gray, uint8.
         name (str): a key of `OPS`.
         strength (float): 0..1; for 'hue' -1..1, half a turn of the color circle either way.
 
     Returns:
-        np.ndarray: [H, W, 3], uint8.
+        np.ndarray: like `img`.
     """
     return np.asarray(OPS[name](Image.fromarray(img), float(strength)))
 

@@ -74,6 +74,11 @@ def test_draws_follow_the_seed():
     assert all(view.dtype == 'float32' and view.shape == (9, 7, 3) for view in views)
 
 
+@pytest.mark.parametrize('name', OPS)
+def test_gray_images_stay_gray(name):
+    assert intensity(np.arange(63, dtype='uint8').reshape(9, 7), name, 0.5).shape == (9, 7)
+
+
 @pytest.mark.parametrize('knobs', [{'ops': ['blurr']}, {'ops': []}, {'num_ops': -1}, {'strength': 1.5}])
 def test_bad_knobs(knobs):
     with pytest.raises(ValueError):
