@@ -43,7 +43,8 @@ class RandomSmoothScale:
 
 
 def _resize(array, size, how):
-    return np.array(Image.fromarray(array.astype('uint8')).resize((size[1], size[0]), how))
+    array = array if array.dtype == 'float32' and how == Image.NEAREST else array.astype('uint8')  # scores are no masks
+    return np.array(Image.fromarray(array).resize((size[1], size[0]), how))
 
 
 @manager.TRANSFORMS.add_component

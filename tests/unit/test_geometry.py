@@ -26,3 +26,11 @@ def test_sizes_follow_the_image():
     assert {min(width for _, width in sizes), max(width for _, width in sizes)} <= set(range(20, 81))
     assert len({width for _, width in sizes}) > 20
     assert all(height == int(width * 0.75 + 0.5) for height, width in sizes)
+
+
+def test_scores_are_resized_as_they_are():
+    """AffinityNet's stream carries scores of 0..1 where other streams carry masks."""
+    scores = np.float32([[0.25, 0.75]]).repeat(6, 0).repeat(4, 1)
+    data = RandomSmoothScale(scale=[2.0, 2.0])({'img': np.zeros([6, 8, 3], 'float32'), 'score_0': scores,
+                                                'gt_fields': ['score_0']})
+    np.testing.assert_array_equal(data['score_0'], scores.repeat(2, 0).repeat(2, 1))
