@@ -47,5 +47,8 @@ class UniMatch(FixMatch):
     def disturb(self, features):
         """Appends a copy of the batch with channels dropped, per image and level on its own: clean and disturbed
         features pass the rest of the network, and its batch normalization, together."""
-        return paddle.utils.map_structure(
-            lambda level: paddle.concat([level, F.dropout(level, self.feature_drop, axis=[0, 1])]), features)
+        def double(level):
+            channels = 2 if level.ndim == 3 else 1          # tokens [N, L, C] or a map [N, C, H, W]
+            return paddle.concat([level, F.dropout(level, self.feature_drop, axis=[0, channels])])
+
+        return paddle.utils.map_structure(double, features)

@@ -181,6 +181,13 @@ def test_crops_of_two_sizes_are_refused():
         method.step(batch, Clock(10))
 
 
+@pytest.mark.parametrize('shape, rest', [((2, 64, 3, 4), (2, 3)), ((2, 12, 64), (1,))], ids=['map', 'tokens'])
+def test_channels_are_dropped_as_a_whole(shape, rest):
+    alive = build('UniMatch').disturb(paddle.ones(shape))[2:].numpy() > 0
+    assert (alive == alive.any(rest, keepdims=True)).all()
+    assert 0.2 < alive.mean() < 0.8
+
+
 def test_teachers_differ_in_their_statistics():
     """A teacher that never moves: on batch statistics it still collects its own."""
     for bn in ('batch', 'running'):
