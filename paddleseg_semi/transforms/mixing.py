@@ -10,6 +10,9 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
+from paddleseg_semi.errors import InputError
+
+_TRIES = 100000
 PARTNERS = ('other', 'reversed', 'same')
 
 
@@ -99,6 +102,9 @@ def gated_boxes(rng, n, size, prob=0.5, area=(0.02, 0.4), ratio=(0.3, 1 / 0.3)):
 
     Returns:
         Tensor: [n, H, W], bool.
+
+    Raises:
+        InputError: the area drawn fits into the image at no such ratio.
     """
     corners = np.array([_gated_box(rng, size, prob, area, ratio) for _ in range(n)])
     return paddle.to_tensor(_rectangles(corners[:, 0], corners[:, 1], size))
@@ -109,12 +115,14 @@ def _gated_box(rng, size, prob, area, ratio):
         return (0, 0), (0, 0)
     height, width = size
     pixels = rng.uniform(*area) * height * width
-    while True:
+    for _ in range(_TRIES):
         aspect = rng.uniform(*ratio)
         w, h = int(math.sqrt(pixels / aspect)), int(math.sqrt(pixels * aspect))
         x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
         if x + w <= width and y + h <= height:
             return (y, x), (y + h, x + w)
+    raise InputError(f'method.box_area {list(area)} and box_ratio {list(ratio)}: no such box fits into crops of '
+                     f'{height}x{width}. Give smaller areas, or ratios nearer to that of the crops.')
 
 
 def half_boxes(rng, n, size):

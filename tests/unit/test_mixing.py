@@ -5,6 +5,7 @@ import paddle
 import pytest
 from conftest import tensor
 
+from paddleseg_semi.errors import InputError
 from paddleseg_semi.transforms.mixing import class_masks, gated_boxes, half_boxes, partners, paste, toggled_boxes
 
 
@@ -44,6 +45,11 @@ def test_shares(rng):
     gated = gated_boxes(rng, 400, (60, 80)).numpy().mean((1, 2))
     assert 0.4 < (gated > 0).mean() < 0.6
     assert gated.max() <= 0.4
+
+
+def test_a_box_that_cannot_fit_is_refused(rng):
+    with pytest.raises(InputError, match='box_area .* 5x100'):
+        gated_boxes(rng, 1, (5, 100), prob=1., area=(0.4, 0.4))
 
 
 def test_two_fixed_boxes_cover_what_they_should():
