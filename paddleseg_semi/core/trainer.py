@@ -46,6 +46,26 @@ class Precision:
         return paddle.amp.auto_cast(enable=self.half, level=self.level, custom_white_list=_AMP_WHITE,
                                     custom_black_list=_AMP_BLACK)
 
+    def step(self, players):
+        """Updates all players, or none where a gradient has overflowed; then the scale of the loss is halved."""
+        self.scaler.step(_Optimizers(players))
+        self.scaler.update()
+
+
+class _Optimizers:
+    """All of them as one: of several, Paddle's scaler believes the last one as to whether a gradient has overflowed."""
+
+    def __init__(self, players):
+        self.players = players
+
+    @property
+    def _parameter_list(self):  # where the scaler looks for gradients
+        return [param for player in self.players.values() for param in player.layer.parameters()]
+
+    def step(self):
+        for player in self.players.values():
+            player.optimizer.step()  # a frozen player has no gradient and does not move
+
 
 class Plan(NamedTuple):
     """When to do what besides stepping.
@@ -117,12 +137,10 @@ class Trainer:
         with self.precision.autocast():
             losses, stats = self.method.step(batch, self.clock)
             total = sum(losses.values())
-        scaler = self.precision.scaler
-        scaler.scale(total).backward()
+        self.precision.scaler.scale(total).backward()
         for player in self.players.values():
             parallel.sync_gradients(player.layer)
-            scaler.step(player.optimizer)  # a frozen player has no gradient and does not move
-        scaler.update()
+        self.precision.step(self.players)
         for player in self.players.values():
             player.optimizer.clear_grad(set_to_zero=False)  # zeros would let weight decay move a frozen player
             plateau = isinstance(player.schedule, paddle.optimizer.lr.ReduceOnPlateau)

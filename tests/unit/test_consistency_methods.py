@@ -5,6 +5,7 @@ import inspect
 import itertools
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -17,7 +18,7 @@ from paddleseg.models.losses import CrossEntropyLoss
 from tiny import make_photos, make_recipe
 
 from paddleseg_semi.core.clock import Clock
-from paddleseg_semi.core.trainer import Plan, Player, Trainer
+from paddleseg_semi.core.trainer import Plan, Player, Precision, Trainer
 from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
 from paddleseg_semi.cvlibs.config import method_file, read_yaml
 from paddleseg_semi.cvlibs.manager import METHODS
@@ -65,13 +66,17 @@ def train(name, knobs, steps=2):
     """Method, and the losses and statistics of each step."""
     paddle.seed(0)
     method, rng = build(name, **knobs), np.random.default_rng(0)
+    trainer = new_trainer(method)
+    return method, [trainer.step(make_batch(method, rng)) for _ in range(steps)]
+
+
+def new_trainer(method, **settings):
     players = {}
     for key, layer in method.players().items():
         schedule = paddle.optimizer.lr.PolynomialDecay(0.05, 10)
         players[key] = Player(layer, paddle.optimizer.Momentum(schedule, parameters=layer.parameters()), schedule)
-    trainer = Trainer(method, {}, players, Clock(10), None, None, Plan())
     method.train()
-    return method, [trainer.step(make_batch(method, rng)) for _ in range(steps)]
+    return Trainer(method, {}, players, Clock(10), None, None, Plan(), **settings)
 
 
 def weights(method):
@@ -132,6 +137,20 @@ def test_sums_over_pixels_stay_out_of_float16(name):
             losses, _ = method.step(make_batch(method, np.random.default_rng(0), size=192), Clock(10))
         found.append([loss.item() for loss in losses.values()])
     np.testing.assert_allclose(*found, rtol=1e-2)
+
+
+@pytest.mark.parametrize('player', ['model', 'model_2'])
+def test_an_overflow_in_one_player_stops_all(player, monkeypatch):
+    place = SimpleNamespace(is_gpu_place=lambda: True)  # on a CPU the scaler would switch itself off
+    monkeypatch.setattr(paddle.amp.grad_scaler, '_dygraph_tracer', lambda: SimpleNamespace(_expected_place=place))
+    precision, method = Precision('fp16'), build('CPS')
+    trainer = new_trainer(method, precision=precision)
+    before = [param.numpy() for param in method.parameters() if not param.stop_gradient]
+    method.players()[player].head.weight.register_hook(lambda grad: grad * float('inf'))
+    trainer.step(make_batch(method, np.random.default_rng(0)))
+    assert precision.scaler.state_dict()['scale'].item() == 512
+    for param, value in zip((param for param in method.parameters() if not param.stop_gradient), before):
+        np.testing.assert_array_equal(param.numpy(), value)
 
 
 @pytest.mark.parametrize('name', sorted({name for name, _ in VARIANTS}))
