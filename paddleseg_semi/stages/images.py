@@ -23,14 +23,16 @@ def cores():
 
 
 def each(work, items, threads=1):
-    """Does `work` for items, the ranks sharing them; with a progress bar. All ranks return when all are done.
+    """Does `work` for items that are without one of their files, the ranks sharing them; with a progress bar. All ranks
+    return when all are done.
 
     Args:
         work (Callable): takes an item.
-        items (list): whose products are not there yet.
+        items (list[tuple]): all but the first two of an item, name and image, are its files.
         threads (int): items at a time. Networks want one: Paddle's modes hold for the thread they were set in.
     """
-    items = items[dist.get_rank()::dist.get_world_size()]
+    items = items[dist.get_rank()::dist.get_world_size()]  # first: ranks may differ in what they find missing
+    items = [item for item in items if not all(map(os.path.exists, item[2:]))]
     bar = progress_bar(len(items), show=dist.get_rank() == 0)
     pool = ThreadPoolExecutor(threads)
     try:
@@ -39,11 +41,6 @@ def each(work, items, threads=1):
     finally:
         pool.shutdown(cancel_futures=True)
     parallel.barrier()
-
-
-def missing(items):
-    """list[tuple]: the items that are without one of their files, all but the first two of an item: name and image."""
-    return [item for item in items if not all(map(os.path.exists, item[2:]))]
 
 
 def read_image(path):

@@ -10,7 +10,7 @@ from paddleseg_semi.core.cams import SCALES, cams, label_of
 from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.datasets.maps import read_maps, write_maps
 from paddleseg_semi.errors import InputError
-from paddleseg_semi.stages.images import each, finish, missing, read_image
+from paddleseg_semi.stages.images import each, finish, read_image
 from paddleseg_semi.stages.pseudo_label import check_scales
 from paddleseg_semi.stages.trained import TrainedRun
 
@@ -49,7 +49,7 @@ class MakeCam:
             maps = cams(network, image, tags[item[1]], run.normalize, self.scales, self.flip)
             write_maps(item[2], list(maps), np.stack(list(maps.values())).clip(0))
 
-        each(work, missing(items))
+        each(work, items)
         finish(out_dir, [item[1:] for item in items], ['image', 'strongest map', f'above {self.background:g}'],
                self._line)
 

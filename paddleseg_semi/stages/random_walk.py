@@ -11,7 +11,7 @@ from paddleseg_semi.core.crf import dense_crf
 from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.datasets.extra import read_list
 from paddleseg_semi.errors import InputError
-from paddleseg_semi.stages.images import each, finish, missing, name_of, read_fitting_maps, show_mask
+from paddleseg_semi.stages.images import each, finish, name_of, read_fitting_maps, show_mask
 from paddleseg_semi.stages.trained import TrainedRun
 
 
@@ -61,7 +61,7 @@ class RandomWalk:
                 scores = dense_crf(scores, image, iters=self.crf)
             save_mask(np.append(0, classes)[scores.argmax(0)].astype('uint8'), mask, color_map)
 
-        each(work, missing(items))
+        each(work, items)
         finish(out_dir, [item[1:] for item in items], ['image', 'mask'], show_mask)
 
     @staticmethod

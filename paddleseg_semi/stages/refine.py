@@ -12,7 +12,7 @@ from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.datasets.extra import read_list
 from paddleseg_semi.datasets.maps import write_maps
 from paddleseg_semi.errors import InputError
-from paddleseg_semi.stages.images import cores, each, finish, missing, name_of, read_fitting_maps, show_mask
+from paddleseg_semi.stages.images import cores, each, finish, name_of, read_fitting_maps, show_mask
 
 
 @STAGES.add_component
@@ -66,6 +66,6 @@ class Refine:
                 if path == refined[0]:
                     save_mask(np.asarray(classes)[scores.argmax(0)].astype('uint8'), mask, color_map)
 
-        each(work, missing(items), cores())
+        each(work, items, cores())
         finish(out_dir, [(item[1], item[-1]) for item in items], ['image', 'mask'], show_mask)
 

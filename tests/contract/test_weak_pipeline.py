@@ -152,6 +152,19 @@ def test_stopped_and_run_again(copied, monkeypatch, stage, place, count):
             if path.name != 'train.log'} == wanted
 
 
+def test_ranks_share_the_images(tmp_path, monkeypatch):
+    """Also when one has made products before another looks what there is to do."""
+    paths = [tmp_path / str(i) for i in range(9)]
+    paths[4].touch()
+    monkeypatch.setattr(images.dist, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(images.parallel, 'barrier', lambda: None)
+    done = []
+    for rank in (1, 0):
+        monkeypatch.setattr(images.dist, 'get_rank', lambda rank=rank: rank)
+        images.each(lambda item: done.append(item[0]) or item[2].touch(), [('name', 'image', path) for path in paths])
+    assert all(path.exists() for path in paths) and len(done) == 8
+
+
 def test_other_maps_make_the_stages_after_them_again(copied):
     stages = {**STAGES, 'cam': {**STAGES['cam'], 'flip': False}}
     assert copied.call('pipeline', *flags(copied, stages)) == 0
