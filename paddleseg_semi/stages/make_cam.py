@@ -34,7 +34,7 @@ class MakeCam:
 
     def inputs(self):
         run = self._run()
-        return [run.inputs(), run.builder.tags.nonzero()[1].tolist(), self._images(run), self.scales, self.flip]
+        return [run.inputs(), np.argwhere(run.builder.tags).tolist(), self._images(run), self.scales, self.flip]
 
     def run(self, out_dir):
         run = self._run()

@@ -42,7 +42,8 @@ class Score:
         self.config, self.of = SemiConfig(config), of
 
     def inputs(self):
-        return [self.config.dic, {name: read_list(path) for name, path in self.of.items()}]
+        return [self.config.dic, SemiBuilder(self.config).train_dataset.file_list,
+                {name: read_list(path) for name, path in self.of.items()}]
 
     def run(self, out_dir):
         if dist.get_rank():

@@ -6,6 +6,7 @@ import os
 import shutil
 from fractions import Fraction
 
+import numpy as np
 import paddle.distributed as dist
 
 from paddleseg_semi.core.checkpoint import MODEL
@@ -53,8 +54,12 @@ class Train:
         builder = SemiBuilder(self.config, self.options.seed)
         split = builder.split()
         masks = [mask for extra in builder.extra_labeled for _, mask in extra.file_list]
-        options = [str(getattr(self.options, name)) for name in ('seed', 'save_interval', 'use_ema', 'precision')]
-        return [self.config.dic, split and split.digest, digest(masks), options]
+        options = [str(getattr(self.options, name)) for name in (
+            'seed', 'save_interval', 'keep_checkpoint_max', 'use_ema', 'precision', 'amp_level')]
+        listed = [item if self.config.opens_masks else item[0] for item in builder.train_dataset.file_list]
+        tags = np.argwhere(builder.tags).tolist() if 'image_level' in self.config.kinds else None
+        return [self.config.dic, split and split.digest, listed, tags, digest([*masks, *_files(self.config.dic)]),
+                options]
 
     def run(self, out_dir):
         train(self.config, dataclasses.replace(self.options, save_dir=out_dir))
@@ -62,3 +67,12 @@ class Train:
             last = os.path.join(out_dir, MODEL)
             shutil.copyfile(os.path.join(newest_checkpoint(out_dir), MODEL), last + '.tmp')
             os.replace(last + '.tmp', last)
+
+
+def _files(settings):
+    """Yields the weights that a recipe starts from, those that are files."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _files(value)
+        elif key == 'pretrained' and isinstance(value, str) and os.path.isfile(value):
+            yield value

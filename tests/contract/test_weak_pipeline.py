@@ -11,9 +11,12 @@ from paddleseg.datasets import Dataset
 from PIL import Image
 
 from paddleseg_semi.core import cams, crf, walk
+from paddleseg_semi.cvlibs import SemiBuilder
 from paddleseg_semi.datasets.extra import read_list
 from paddleseg_semi.datasets.maps import read_maps, write_maps
 from paddleseg_semi.stages import images
+from paddleseg_semi.stages.make_cam import MakeCam
+from paddleseg_semi.stages.train import Train
 
 from .conftest import ONE_THREAD, RECIPE, Toy, one_line, snapshot
 
@@ -170,6 +173,53 @@ def test_other_maps_make_the_stages_after_them_again(copied):
     assert copied.call('pipeline', *flags(copied, stages)) == 0
     assert {path.name.partition('.')[0] for path in (copied.folder / 'run').glob('*.earlier_1')} == {*STAGES} - {
         'localizer'}
+
+
+def test_all_that_a_training_depends_on_is_its_input(copied, monkeypatch):
+    monkeypatch.chdir(copied.folder)
+    flags(copied)
+    train, weights = copied.folder / 'data/train.txt', copied.folder / 'run/localizer/model.pdparams'
+    tags = copied.folder / 'data/tags.txt'
+
+    def inputs(**settings):
+        return Train('localizer.yml', **settings).inputs()
+
+    def inputs_after(path, change):
+        before = path.read_bytes()
+        path.write_bytes(change(before))
+        found = inputs()
+        path.write_bytes(before)
+        return found
+
+    opts = ['model.pretrained=run/localizer/model.pdparams']
+    before, pretrained = inputs(), inputs(opts=opts)
+    assert inputs() == before
+    assert inputs_after(tags, lambda text: text.replace(b'01.jpg 1 2', b'01.jpg 2')) != before
+    assert inputs_after(train, lambda text: text[text.index(b'\n') + 1:]) != before
+    assert inputs_after(train, lambda text: b''.join(line.split()[0] + b'\n' for line in text.splitlines())) == before
+    assert inputs(amp_level='O2') != before and inputs(keep_checkpoint_max=3) != before
+    weights.write_bytes(weights.read_bytes() + b'.')
+    assert inputs(opts=opts) != pretrained and inputs() == before
+
+
+def test_tags_of_one_image_are_not_those_of_the_next(finished, monkeypatch):
+    monkeypatch.chdir(finished.folder)
+    found = []
+    for rows in ([[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]):
+        monkeypatch.setattr(SemiBuilder, 'tags', np.array(rows))
+        found.append(MakeCam('run/localizer').inputs())
+    assert found[0] != found[1]
+
+
+def test_true_masks_that_came_later_are_scored(copied, capfd):
+    train = copied.folder / 'data/train.txt'
+    text = train.read_text()
+    train.write_text(''.join(line.split()[0] + '\n' for line in text.splitlines()))
+    assert copied.call('pipeline', *flags(copied)) == 0
+    assert capfd.readouterr().out.count('none of the 12 images has a true mask') == 3
+    train.write_text(text)
+    assert copied.call('pipeline', *flags(copied)) == 0
+    assert capfd.readouterr().out.count('#Images: 12') == 3
 
 
 def test_masks_beside_a_few_true_ones(finished):
