@@ -39,7 +39,8 @@ class TrainedRun:
         return [self.config.dic, digest([self.weights])]
 
     def network(self):
-        """nn.Layer: with the weights of the checkpoint."""
+        """nn.Layer: with the weights of the checkpoint; those that training started from are not asked for."""
+        self.config.forget_pretrained()
         model = self.builder.new_model()
         self.builder.load_weights(model, self.weights)
         return model

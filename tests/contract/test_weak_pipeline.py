@@ -254,6 +254,11 @@ def test_wrong_settings(refused, stage, settings, says):
     refused([f'stage "{stage}"', says], changed(stage, **settings), start=stage)
 
 
+def test_a_trained_network_does_without_the_weights_it_began_with(copied):
+    (copied.folder / 'run/localizer/model.pdparams').unlink()
+    assert copied.call('pipeline', *flags(copied), '--from', 'walk') == 0
+
+
 def test_missing_products(copied, refused):
     run = copied.folder / 'run'
     write_maps(str(run / 'cam/cam/images/03.npz'), [1], np.zeros([1, 4, 4]))
