@@ -221,6 +221,12 @@ def find_weights(path, whole=False):
     return found
 
 
+def newest_checkpoint(save_dir):
+    """str: the newest iter_N folder of a training run; None without any."""
+    numbers = _iterations(save_dir)
+    return os.path.join(save_dir, f'iter_{numbers[-1]}') if numbers else None
+
+
 def _iterations(save_dir):
     """Numbers of the iter_N folders, ascending."""
     names = os.listdir(save_dir) if os.path.isdir(save_dir) else []

@@ -9,12 +9,11 @@ from fractions import Fraction
 import numpy as np
 import paddle.distributed as dist
 
-from paddleseg_semi.core.checkpoint import MODEL
+from paddleseg_semi.core.checkpoint import MODEL, newest_checkpoint
 from paddleseg_semi.core.common import digest
 from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
 from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.run import Options, train
-from paddleseg_semi.stages.trained import newest_checkpoint
 
 
 @STAGES.add_component

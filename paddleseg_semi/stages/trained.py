@@ -1,10 +1,8 @@
 """What a training run left behind, for the stages after it."""
 
-import glob
 import os
-import re
 
-from paddleseg_semi.core.checkpoint import MODEL
+from paddleseg_semi.core.checkpoint import MODEL, newest_checkpoint
 from paddleseg_semi.core.common import digest
 from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
 from paddleseg_semi.datasets import lists
@@ -58,10 +56,3 @@ class TrainedRun:
             if taken.setdefault(name, image) != image:
                 raise InputError(f'{taken[name]} and {image} would both get the products {name}.*. Rename one.')
         return list(taken)
-
-
-def newest_checkpoint(folder):
-    """str: the newest iter_N folder of a training run; None without any."""
-    number = {path: int(match[1]) for path in glob.glob(os.path.join(glob.escape(folder), 'iter_*'))
-              if (match := re.search(r'iter_(\d+)$', path))}
-    return max(number, key=number.get, default=None)
