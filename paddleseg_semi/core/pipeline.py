@@ -59,7 +59,7 @@ class Pipeline:
     def _run(self, name, place, anew):
         step = self.steps[name]
         for owner, product in step.products:
-            if not glob.glob(self._path(owner, product)):
+            if not glob.glob(os.path.join(glob.escape(self.save_dir), owner, product)):
                 raise InputError(f'{self._path(owner, product)}: no such file. It is a product of stage "{owner}": '
                                  f'make it again with --from {owner}.')
         owners = sorted({owner for owner, _ in step.products})

@@ -55,8 +55,9 @@ class SelectReliable:
                         _scores(masks, num_classes))
 
     def _labelers(self):
-        number = {folder: int(match[1]) for folder in glob.glob(self.checkpoints)
-                  if (match := re.search(r'iter_(\d+)/?$', folder))}
+        run, pattern = os.path.split(self.checkpoints.rstrip('/'))
+        number = {folder: int(match[1]) for folder in glob.glob(os.path.join(glob.escape(run), pattern))
+                  if (match := re.search(r'iter_(\d+)$', folder))}
         folders = sorted(number, key=number.get)
         if len(folders) < self.count:
             raise InputError(f'{self.checkpoints}: {len(folders)} iter_N folders, but count is {self.count}. Give the '

@@ -12,6 +12,7 @@ from paddleseg.datasets import Dataset
 from PIL import Image
 
 from paddleseg_semi.cvlibs.stages import read_pipeline
+from paddleseg_semi.stages.select_reliable import SelectReliable
 
 from .conftest import ONE_THREAD, ROOT, Toy, communicate, one_line, snapshot
 
@@ -145,6 +146,14 @@ def test_from(copied):
     assert copied.call('pipeline', *flags(copied), '--from', 'label_2') == 0
     assert sorted(path.name for path in run.glob('*.earlier_1')) == ['label_2.earlier_1', 'retrain_2.earlier_1']
     assert snapshot(run / 'label_2/masks') == masks
+
+
+def test_checkpoints_of_a_folder_whose_name_looks_like_a_pattern(copied, monkeypatch):
+    monkeypatch.chdir(copied.folder)
+    shutil.copytree('run/sup', 'sup[1]')
+    assert SelectReliable('sup[1]/iter_*/', 'sup[1]/split/unlabeled.txt').inputs()[1:] == \
+        SelectReliable('run/sup/iter_*', 'run/sup/split/unlabeled.txt').inputs()[1:]
+    shutil.rmtree('sup[1]')
 
 
 def refused(toy, capfd, says, *args):

@@ -231,6 +231,14 @@ def test_masks_beside_a_few_true_ones(finished):
     assert len((finished.folder / 'bridge/split/labeled.txt').read_text().splitlines()) == 3
 
 
+def test_a_folder_whose_name_looks_like_a_pattern(finished):
+    shutil.copytree(finished.folder / 'run', finished.folder / 'run[1]')
+    args = flags(finished, STAGES, '--from', 'score')
+    args[args.index('run')] = 'run[1]'
+    assert finished.call('pipeline', *args) == 0
+    shutil.rmtree(finished.folder / 'run[1]')
+
+
 @pytest.fixture
 def refused(copied, capfd):
     def check(says, stages=STAGES, start='cam'):
