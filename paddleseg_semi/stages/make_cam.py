@@ -34,14 +34,14 @@ class MakeCam:
 
     def inputs(self):
         run = self._run()
-        return [run.inputs(), np.argwhere(run.builder.tags).tolist(), self._images(run), self.scales, self.flip]
+        tags = [[image, np.flatnonzero(tags).tolist()] for image, tags in self._tags(run).items()]
+        return [run.inputs(), tags, self.scales, self.flip]
 
     def run(self, out_dir):
         run = self._run()
-        images, network = self._images(run), run.network()
+        tags, network = self._tags(run), run.network()
         items = [(name, image, os.path.join(out_dir, 'cam', f'{name}.npz'))
-                 for name, image in zip(run.names(images), images)]
-        tags = dict(zip(images, run.builder.tags))
+                 for name, image in zip(run.names(tags), tags)]
         logger.info(f'Class activation maps of {len(items)} images by {run.weights}')
 
         def work(item):
@@ -60,8 +60,9 @@ class MakeCam:
         return run
 
     @staticmethod
-    def _images(run):
-        return [item[0] for item in run.builder.train_dataset.file_list]
+    def _tags(run):
+        """dict[str, np.ndarray]: of every image; one that is listed twice is there once."""
+        return dict(zip((item[0] for item in run.builder.train_dataset.file_list), run.builder.tags))
 
     def _line(self, image, product):
         image, (classes, maps) = read_image(image), read_maps(product)

@@ -211,6 +211,21 @@ def test_tags_of_one_image_are_not_those_of_the_next(finished, monkeypatch):
     assert found[0] != found[1]
 
 
+def test_an_image_listed_twice_has_its_maps_once(copied, monkeypatch):
+    train = copied.folder / 'data/train.txt'
+    text = train.read_text()
+    train.write_text(text.replace('02', '00'))
+    args = flags(copied, {name: STAGES[name] for name in ('localizer', 'cam')})
+    recipe = yaml.safe_load((copied.folder / 'localizer.yml').read_text())
+    write(copied, 'localizer', {**recipe, 'semi': {'tags': 'masks'}})
+    assert copied.call('pipeline', *args) == 0
+    train.write_text(text)
+    monkeypatch.chdir(copied.folder)
+    items = read_list('run/cam/list.txt')
+    assert [image[-6:-4] for image, _ in items] == [maps[-6:-4] for _, maps in items] == [
+        f'{i:02d}' for i in range(12) if i != 2]
+
+
 def test_true_masks_that_came_later_are_scored(copied, capfd):
     train = copied.folder / 'data/train.txt'
     text = train.read_text()
