@@ -51,6 +51,20 @@ def read_image(path):
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def read_mask(path, size=None):
+    """np.ndarray: [h, w] int64; InputError when it cannot be read, or is not of the size (h, w)."""
+    try:
+        with Image.open(path) as file:
+            mask = np.array(file, 'int64')
+    except Exception as error:  # decoders raise all kinds
+        raise InputError(f'{path}: cannot be read as a mask ({getattr(error, "strerror", None) or error}). Repair it, '
+                         'or take it off its list.') from None
+    if mask.ndim != 2 or mask.shape != (size or mask.shape):
+        raise InputError(f'{path}: is {list(mask.shape)}, not {list(size) if size else "[height, width]"}, a class id '
+                         'per pixel of the image. Repair it, or take it off its list.')
+    return mask
+
+
 def read_fitting_maps(path, image):
     """Reads the score maps of an image, and the image.
 
@@ -74,7 +88,7 @@ def name_of(product, folder):
 
 def show_mask(image, mask):
     """list[np.ndarray]: a line of a contact sheet, image and mask (paths)."""
-    return [read_image(image), pictures.colors(np.asarray(Image.open(mask)))]
+    return [read_image(image), pictures.colors(read_mask(mask))]
 
 
 def finish(out_dir, items, words, line):

@@ -2,12 +2,10 @@
 
 import os
 
-import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddleseg.transforms import Compose
 from paddleseg.utils import logger
-from PIL import Image
 
 from paddleseg_semi.core import parallel
 from paddleseg_semi.core.metrics import confusion_matrix, scores
@@ -16,6 +14,7 @@ from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.datasets import lists
 from paddleseg_semi.datasets.extra import write_list
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.stages.images import read_mask
 from paddleseg_semi.stages.trained import TrainedRun
 
 
@@ -67,8 +66,9 @@ def compare(items, base):
     """
     matrix = paddle.zeros([base.num_classes, base.num_classes], dtype='int64')
     for pred, truth in with_truth(items, base):
-        pred, label = (paddle.to_tensor(np.array(Image.open(path), 'int64')) for path in (pred, truth))
-        matrix += confusion_matrix(pred, label, base.num_classes, base.ignore_index)
+        pred = read_mask(pred)
+        label = read_mask(truth, pred.shape)
+        matrix += confusion_matrix(paddle.to_tensor(pred), paddle.to_tensor(label), base.num_classes, base.ignore_index)
     return scores(matrix)
 
 

@@ -4,10 +4,8 @@ import csv
 import io
 import os
 
-import numpy as np
 import paddle.distributed as dist
 from paddleseg.utils import logger
-from PIL import Image
 
 from paddleseg_semi.core import pictures
 from paddleseg_semi.core.cams import label_of
@@ -18,7 +16,7 @@ from paddleseg_semi.datasets import lists
 from paddleseg_semi.datasets.extra import read_list
 from paddleseg_semi.datasets.maps import read_maps
 from paddleseg_semi.errors import InputError
-from paddleseg_semi.stages.images import contact_sheet, read_image
+from paddleseg_semi.stages.images import contact_sheet, read_image, read_mask
 from paddleseg_semi.stages.pseudo_label import compare, with_truth
 
 
@@ -75,8 +73,9 @@ class Score:
     def _best(self, items, base, path):
         """Scores at the best background, and that; the curve is written."""
         curve = BackgroundCurve(base.num_classes, base.ignore_index)
-        for maps, truth in with_truth(items, base):
-            curve.add(*read_maps(maps), np.asarray(Image.open(truth)))
+        for product, truth in with_truth(items, base):
+            classes, maps = read_maps(product)
+            curve.add(classes, maps, read_mask(truth, maps.shape[1:]))
         curve.write(path, self._names(base))
         background, _ = curve.best()
         return max(curve.scores(), key=lambda scores: scores.miou), background
@@ -93,7 +92,7 @@ class Score:
             labels = [self._label(by_image[image], base, backgrounds.get(name, 0.26))
                       for name, by_image in zip(products, files)]
             if image in truth:
-                labels.append(np.asarray(Image.open(truth[image])))
+                labels.append(read_mask(truth[image]))
             return [photo, *map(pictures.colors, labels)]
 
         if images:
@@ -104,4 +103,4 @@ class Score:
     def _label(file, base, background):
         if file.endswith('.npz'):
             return label_of(*read_maps(file), base.num_classes, background)
-        return np.asarray(Image.open(file))
+        return read_mask(file)

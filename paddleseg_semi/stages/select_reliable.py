@@ -7,12 +7,12 @@ import re
 import numpy as np
 import paddle.distributed as dist
 from paddleseg.utils import logger
-from PIL import Image
 
 from paddleseg_semi.core.common import progress_bar
 from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.datasets import lists
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.stages.images import read_mask
 from paddleseg_semi.stages.pseudo_label import Labeler
 
 
@@ -82,7 +82,7 @@ def _scores(masks, num_classes):
     scores = np.zeros(len(masks[0]))
     bar = progress_bar(len(scores))
     for i, files in enumerate(zip(*masks)):
-        scores[i] = reliability([np.asarray(Image.open(file)) for file in files], num_classes)
+        scores[i] = reliability([read_mask(file) for file in files], num_classes)
         bar.update(i + 1)
     return scores
 

@@ -298,6 +298,19 @@ def test_missing_products(copied, refused):
     refused(['stage "cam"', 'localizer/config.yml: no such file'])
 
 
+@pytest.mark.parametrize('mask, says', [
+    (None, 'No such file'), (np.zeros([4, 4]), 'is [4, 4], not [40, 48]'),
+    (np.zeros([40, 48, 3]), 'is [40, 48, 3], not [40, 48]')])
+@pytest.mark.parametrize('of', ['cam', 'walk'])
+def test_wrong_true_masks(copied, refused, mask, says, of):
+    content = copied.mask(3).read_bytes()
+    copied.mask(3).unlink()
+    if mask is not None:
+        Image.fromarray(mask.astype('uint8')).save(copied.mask(3))
+    refused(['stage "score"', '03.png: ', says], changed('score', of={of: f'@{of}/list.txt'}), start='score')
+    copied.mask(3).write_bytes(content)
+
+
 def test_nothing_to_compare(copied, capfd):
     for i in range(12):
         copied.mask(i).rename(copied.mask(i).with_suffix('.gone'))
