@@ -77,8 +77,9 @@ def check_stage(settings, component):
     """Raises InputError at the first keyword of a pipeline's stage that its type does not take, or that is missing."""
     _known_keywords(settings, component, '')
     for name, parameter in inspect.signature(component).parameters.items():
-        if parameter.default is parameter.empty and name not in settings:
-            raise InputError(f'"{name}" is missing.')
+        value = settings.get(name)
+        if parameter.default is parameter.empty and not isinstance(value, (str, dict)):
+            raise InputError(f'"{name}" is missing.' if value is None else f'{name}: {value}: expected a path.')
 
 
 def _known(section, words, where):

@@ -1,5 +1,6 @@
 """A trained network labels images."""
 
+import math
 import os
 
 import paddle
@@ -82,7 +83,7 @@ def with_truth(items, base):
 def check_scales(scales):
     """list[float]: the scales; InputError unless all are numbers above 0."""
     if not isinstance(scales, (list, tuple)) or not scales or not all(
-            isinstance(scale, (int, float)) and scale > 0 for scale in scales):
+            isinstance(scale, (int, float)) and 0 < scale < math.inf for scale in scales):
         raise InputError(f'scales: {scales}: give a list of numbers above 0.')
     return [float(scale) for scale in scales]
 

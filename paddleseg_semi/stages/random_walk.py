@@ -34,7 +34,7 @@ class RandomWalk:
 
     def __init__(self, model, maps, alpha=6, beta=8, log_steps=6, crf=0):
         for key, value in (('alpha', alpha), ('beta', beta)):
-            if not isinstance(value, (int, float)) or value <= 0:
+            if not isinstance(value, (int, float)) or not value > 0:
                 raise InputError(f'{key}: {value}: give a number above 0.')
         for key, value in (('log_steps', log_steps), ('crf', crf)):
             if not isinstance(value, int) or value < 0:

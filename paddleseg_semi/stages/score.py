@@ -35,8 +35,8 @@ class Score:
     """
 
     def __init__(self, config, of):
-        if not isinstance(of, dict) or not of:
-            raise InputError(f'of: {of}: expected names, each with the list.txt of a stage.')
+        if not isinstance(of, dict) or not of or any('/' in str(name) or not isinstance(of[name], str) for name in of):
+            raise InputError(f'of: {of}: expected names without "/", each with the list.txt of a stage.')
         self.config, self.of = SemiConfig(config), of
 
     def inputs(self):

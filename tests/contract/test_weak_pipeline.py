@@ -272,7 +272,10 @@ def changed(stage, **settings):
     ('cam', {'scales': [0]}, 'scales: [0]: give a list'), ('cam', {'model': 'none'}, 'none/model.pdparams: no'),
     ('crf', {'alphas': 4}, 'alphas: 4: give some'), ('crf', {'iters': -1}, 'iters: -1'),
     ('crf', {'gaussian': [3]}, 'gaussian: [3]: give 2'), ('walk', {'maps': 'none.txt'}, 'none.txt: cannot be read'),
-    ('walk', {'beta': 0}, 'beta: 0'), ('walk', {'log_steps': 0.5}, 'log_steps: 0.5'), ('score', {'of': []}, 'of: []')])
+    ('walk', {'beta': 0}, 'beta: 0'), ('walk', {'log_steps': 0.5}, 'log_steps: 0.5'), ('score', {'of': []}, 'of: []'),
+    ('score', {'of': {'a/b': '@cam/list.txt'}}, 'names without "/"'), ('score', {'of': {'cam': None}}, 'None'),
+    ('walk', {'maps': None}, '"maps" is missing'), ('cam', {'model': 3}, 'model: 3: expected a path'),
+    ('walk', {'alpha': float('nan')}, 'alpha: nan'), ('cam', {'scales': [float('inf')]}, 'scales: [inf]')])
 def test_wrong_settings(refused, stage, settings, says):
     refused([f'stage "{stage}"', says], changed(stage, **settings), start=stage)
 
