@@ -114,5 +114,5 @@ def contact_sheet(out_dir, items, words, line):
     """
     lines = [line(*item) for item in items[::max(len(items) // _SHOWN, 1)][:_SHOWN]]
     height, width = lines[0][0].shape[:2]
-    sheet = pictures.table(words, lines, (_WIDTH, round(height * _WIDTH / width)))
+    sheet = pictures.table(words, lines, (_WIDTH, min(max(round(height * _WIDTH / width), 1), 4 * _WIDTH)))
     pictures.save(sheet, os.path.join(out_dir, 'contact_sheet.png'))

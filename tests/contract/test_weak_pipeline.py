@@ -155,6 +155,12 @@ def test_stopped_and_run_again(copied, monkeypatch, stage, place, count):
             if path.name != 'train.log'} == wanted
 
 
+@pytest.mark.parametrize('size, height', [((1, 600), 1), ((5000, 1), 960), ((40, 48), 200)])
+def test_contact_sheet_of_images_of_any_shape(tmp_path, size, height):
+    images.contact_sheet(str(tmp_path), [('a',)] * 2, ['image'], lambda _: [np.zeros([*size, 3], 'uint8')])
+    assert Image.open(tmp_path / 'contact_sheet.png').size == (240, 18 + 2 * height)
+
+
 def test_ranks_share_the_images(tmp_path, monkeypatch):
     """Also when one has made products before another looks what there is to do."""
     paths = [tmp_path / str(i) for i in range(9)]
