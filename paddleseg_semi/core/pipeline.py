@@ -1,11 +1,14 @@
 """Stages one after the other, each in a folder of its own; what is complete is not run again.
 
-    save_dir/<stage>/
-      started.json    digest of the inputs the stage began with
-      done.json       the same, once it is complete
+    save_dir/
+      lock              held by the pipeline that runs here
+      <stage>/
+        started.json    digest of the inputs the stage began with
+        done.json       the same, once it is complete
 """
 
 import contextlib
+import fcntl
 import glob
 import hashlib
 import itertools
@@ -37,7 +40,7 @@ class Pipeline:
     """Runs steps (dict[str, Step], in order) below save_dir (str)."""
 
     def __init__(self, steps, save_dir):
-        self.steps, self.save_dir = steps, save_dir
+        self.steps, self.save_dir, self._lock = steps, save_dir, None
 
     def run(self, start=None):
         """Runs every stage that is not complete; errors name the stage.
@@ -70,6 +73,8 @@ class Pipeline:
         go_on = not anew and self._recorded(name, 'started.json') == inputs
         logger.info(f'Stage {name} ({place}) {"goes on" if go_on else "starts"}: {type(step.stage).__name__}')
         with _first_rank() as is_first:
+            if is_first:
+                self._take_folder()
             if is_first and not go_on:
                 self._make_room(name)
                 lists.write(self._path(name, 'started.json'), [json.dumps(inputs)])
@@ -77,6 +82,16 @@ class Pipeline:
         with _first_rank() as is_first:
             if is_first:
                 lists.write(self._path(name, 'done.json'), [json.dumps(inputs)])
+
+    def _take_folder(self):
+        """Keeps other pipelines out of the folder until this one ends, however it does."""
+        make_folder(self.save_dir)
+        self._lock = self._lock or open(self._path('lock'), 'a', encoding='utf-8')  # noqa: SIM115  as long as it runs
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise InputError(f'--save_dir {self.save_dir}: another pipeline is running there. Wait for its end, or '
+                             'give another folder.') from None
 
     def _make_room(self, name):
         """Products of other inputs are moved out of the way, not mixed with the new ones."""

@@ -3,6 +3,7 @@
 import copy
 import csv
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from paddleseg_semi.stages import images
 from paddleseg_semi.stages.make_cam import MakeCam
 from paddleseg_semi.stages.train import Train
 
-from .conftest import ONE_THREAD, RECIPE, Toy, one_line, snapshot
+from .conftest import ONE_THREAD, RECIPE, Toy, communicate, one_line, snapshot
 
 BACKBONE = {'type': 'MobileNetV3_small_x0_35'}
 STAGES = {
@@ -258,6 +259,18 @@ def test_a_folder_whose_name_looks_like_a_pattern(finished):
     args[args.index('run')] = 'run[1]'
     assert finished.call('pipeline', *args) == 0
     shutil.rmtree(finished.folder / 'run[1]')
+
+
+def test_two_pipelines_in_one_folder(finished, capfd):
+    holder = finished.start('-c', 'import fcntl; file = open("run/lock", "a"); fcntl.lockf(file, fcntl.LOCK_EX); '
+                            'print(flush=True); input()', stdin=subprocess.PIPE)
+    holder.stdout.readline()
+    before = snapshot(finished.folder / 'run')
+    capfd.readouterr()
+    assert finished.call('pipeline', *flags(finished, STAGES, '--from', 'cam')) == 2
+    one_line(capfd.readouterr().err, ['--save_dir run', 'another pipeline is running there'])
+    assert snapshot(finished.folder / 'run') == before
+    communicate(holder)
 
 
 @pytest.fixture
