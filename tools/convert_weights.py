@@ -148,13 +148,16 @@ def main(args):
     arch = ARCHITECTURES[args.arch]
     reader = importlib.import_module(f'paddleseg_semi.models.{arch.reader}')
     state = rename(reader.read(args.model_path), arch.rules)
-    if arch.classifier and arch.classifier not in state:
+    classifier = state.get(arch.classifier)
+    if arch.classifier and (classifier is None or classifier.ndim != 4 or not classifier.size):
         raise InputError(f'{args.model_path}: has no classifier ({arch.classifier} in our names), so it is not of '
                          f'{args.arch}.')
-    classes = len(state[arch.classifier]) if arch.classifier else None
+    classes = len(classifier) if arch.classifier else None
     net = arch.build(classes)
     count = assign(net, state, args.model_path)
     part = args.save_path + '.part'
+    if os.path.isdir(args.save_path):
+        raise InputError(f'--save_path {args.save_path}: is a folder. Give the file to write, such as model.pdparams.')
     try:
         os.makedirs(os.path.dirname(os.path.abspath(args.save_path)), exist_ok=True)
         paddle.save(net.state_dict(), part)

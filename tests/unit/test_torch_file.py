@@ -178,6 +178,9 @@ def test_convert_refuses(tool, tmp_path):
     state.pop('module.layer2.0.conv2.weight')
     with pytest.raises(InputError, match=r'backbone\.layer2\.0\.conv2\.weight .* is not in the file'):
         tool(state, str(tmp_path / 'x.pdparams'))
+    for classifier in (np.float32(3), np.zeros([0, 8, 3, 3], 'float32')):
+        with pytest.raises(InputError, match='no classifier'):
+            tool({**state, 'module.layer5.conv2d_list.0.weight': np.asarray(classifier)}, str(tmp_path / 'x.pdparams'))
     assert list(tmp_path.iterdir()) == [], 'something half-written'
 
 
@@ -185,3 +188,7 @@ def test_convert_says_when_it_cannot_write(tool, tmp_path):
     shutil.copy(FILES[0], tmp_path / 'file')
     with pytest.raises(InputError, match='--save_path'):
         tool(published(tiny(4)), str(tmp_path / 'file' / 'x.pdparams'))
+    (tmp_path / 'folder').mkdir()
+    with pytest.raises(InputError, match='folder: is a folder'):
+        tool(published(tiny(4)), str(tmp_path / 'folder'))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['file', 'folder'], 'something half-written'
