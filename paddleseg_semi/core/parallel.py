@@ -1,8 +1,14 @@
 """Several processes, one result. Without DataParallel: a method may call its networks as often as it likes."""
 
+import itertools
+import time
+
 import paddle
 import paddle.distributed as dist
+from paddle.distributed import collective
 from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
+
+_BARRIERS = itertools.count()
 
 
 def start():
@@ -56,5 +62,16 @@ def average_statistics(layer):
 
 
 def barrier():
-    if dist.get_world_size() > 1:
-        dist.barrier()
+    """Waits for all ranks, however long they take. Paddle's own gives up, on a CPU after 30 s."""
+    if dist.get_world_size() == 1:
+        return
+    number = next(_BARRIERS)
+    _meet(f'paddleseg_semi/barrier/{number}/reached', True)
+    _meet(f'paddleseg_semi/barrier/{number}/left', dist.get_rank() == 0)  # it holds the store: it leaves last
+
+
+def _meet(key, wait):
+    store = collective._default_store
+    store.add(key, 1)
+    while wait and store.add(key, 0) < dist.get_world_size():
+        time.sleep(0.02)

@@ -58,6 +58,27 @@ def test_one_rank_writes(trained):
     assert not list(run.glob('.*')) and not list(run.glob('*.tmp'))
 
 
+def test_a_rank_waits_for_another_however_long(toy):
+    """Gloo gives up after 30 s; rather than to wait for that, the test goes without Gloo."""
+    (toy.folder / 'wait.py').write_text(f'''
+import sys, time
+sys.path[:0] = [{str(ROOT / "tools")!r}, {str(ROOT)!r}]
+import cli
+import paddle.distributed as dist
+from paddleseg_semi.core import parallel
+rank, _ = parallel.start()
+dist.barrier = None
+for k in range(20):
+    if rank == k % 2:
+        time.sleep(0.1)
+        open(f"done_{{k}}", "w").close()
+    parallel.barrier()
+    open(f"done_{{k}}").close()
+''')
+    code, out = launch(toy, 'wait.py')
+    assert code == 0, out
+
+
 def test_resume(trained, tmp_path):
     toy = Toy(tmp_path)
     code, out = launch(toy, PROBE, 2, *toy.flags(*RUN))
