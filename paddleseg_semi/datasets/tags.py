@@ -137,7 +137,7 @@ class _Reader:
         for number, line in lists.lines(path):
             where, image = f'{path}:{number}', lists.image_of(line)
             found = index.find(image)
-            if not found:
+            if image not in index.paths and self._elsewhere(image, found):
                 others.append(image)
                 continue
             i = index.position(image, where)
@@ -151,6 +151,12 @@ class _Reader:
         if others:
             logger.info(f'{path}: {len(others)} lines are about images that the training set does not list, such as '
                         f'"{others[0]}".')
+
+    def _elsewhere(self, image, found):
+        """Whether a line is about none of the images found by its name: about a file in another folder, or nothing."""
+        path = os.path.join(lists.root_of(self.base), image)
+        files = (self.base.file_list[i][0] for i in found)
+        return not found or os.path.isfile(path) and os.path.realpath(path) not in map(os.path.realpath, files)
 
     def _words(self, text):
         if not text or text in self.ids:

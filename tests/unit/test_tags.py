@@ -53,6 +53,17 @@ def test_list(base, text):
     assert tags.dtype == np.float32 and tags.tolist() == TAGS
 
 
+def test_list_with_images_of_equal_names(base):
+    """Of a folder that is there but not trained on."""
+    root = base.dataset_root
+    os.makedirs(f'{root}/val')
+    Image.new('RGB', (4, 4)).save(f'{root}/val/1.jpg')
+    lines = 'images/0.jpg 1 3\nval/1.jpg 1 3\nimages/2.jpg 1 2 3\n'
+    with pytest.raises(InputError, match=r'tags\.txt: has no line for images/1\.jpg'):
+        read_tags(written(base, lines), base)
+    assert read_tags(written(base, lines + f'{root}/./images/1.jpg 2\n'), base).tolist() == TAGS
+
+
 def test_masks_and_xml(base):
     assert read_tags('masks', base).tolist() == TAGS
     assert read_tags(f'{base.dataset_root}/xml', base, NAMES).tolist() == TAGS
