@@ -32,16 +32,25 @@ def dense_crf(prob, image, iters=10, gaussian=(3, 3), bilateral=(80, 13, 10)):
     Raises:
         ValueError: image and prob differ in size, or the image is not 8-bit RGB.
     """
-    if image.shape != (*prob.shape[1:], 3) or image.dtype != np.uint8:
-        raise ValueError(f'prob {prob.shape} needs an image of {(*prob.shape[1:], 3)} uint8, not {image.shape} '
-                         f'{image.dtype}')
-    log_prob = np.log(prob.clip(_LEAST, 1)).reshape(len(prob), -1)
-    infer = _infer if densecrf is None else _infer_by_library
-    return infer(log_prob, image, iters, gaussian, bilateral).reshape(prob.shape)
+    return next(dense_crfs([prob], image, iters, gaussian, bilateral))
 
 
-def _infer(log_prob, image, iters, gaussian, bilateral):
-    kernels = _kernels(image, gaussian, bilateral)
+def dense_crfs(probs, image, iters=10, gaussian=(3, 3), bilateral=(80, 13, 10)):
+    """Yields what :func:`dense_crf` gives for each of a list of `probs` of one image, whose lattices are built once."""
+    for prob in probs:
+        if image.shape != (*prob.shape[1:], 3) or image.dtype != np.uint8:
+            raise ValueError(f'prob {prob.shape} needs an image of {(*prob.shape[1:], 3)} uint8, not {image.shape} '
+                             f'{image.dtype}')
+    if densecrf is None:
+        infer, kernels = _infer, _kernels(image, gaussian, bilateral)
+    else:
+        infer, kernels = _infer_by_library, (image, gaussian, bilateral)
+    for prob in probs:
+        log_prob = np.log(prob.clip(_LEAST, 1)).reshape(len(prob), -1)
+        yield infer(log_prob, iters, *kernels).reshape(prob.shape)
+
+
+def _infer(log_prob, iters, *kernels):
     log_prob = np.ascontiguousarray(log_prob.T, 'float32')                                  # [pixels, K]
     q = softmax(log_prob, axis=1)
     for _ in range(iters):
@@ -49,7 +58,7 @@ def _infer(log_prob, image, iters, gaussian, bilateral):
     return np.ascontiguousarray(q.T)
 
 
-def _infer_by_library(log_prob, image, iters, gaussian, bilateral):
+def _infer_by_library(log_prob, iters, image, gaussian, bilateral):
     height, width = image.shape[:2]
     crf = densecrf.DenseCRF2D(width, height, len(log_prob))
     crf.setUnaryEnergy(np.ascontiguousarray(-log_prob, 'float32'))

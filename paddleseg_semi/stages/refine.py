@@ -7,7 +7,7 @@ from paddleseg.utils import logger, visualize
 
 from paddleseg_semi.core.cams import with_background
 from paddleseg_semi.core.common import save_mask
-from paddleseg_semi.core.crf import dense_crf
+from paddleseg_semi.core.crf import dense_crfs
 from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.datasets.extra import read_list
 from paddleseg_semi.datasets.maps import write_maps
@@ -59,12 +59,12 @@ class Refine:
         def work(item):
             maps, image, *refined, mask = item
             maps, image = read_fitting_maps(maps, image)
-            for path, alpha in zip(refined, self.alphas):
-                classes, scores = with_background(*maps, float(alpha))
-                scores = dense_crf(scores, image, **self.options)
+            classes = np.append(0, maps[0])
+            probs = [with_background(*maps, float(alpha))[1] for alpha in self.alphas]
+            for path, scores in zip(refined, dense_crfs(probs, image, **self.options)):
                 write_maps(path, classes, scores)
                 if path == refined[0]:
-                    save_mask(np.asarray(classes)[scores.argmax(0)].astype('uint8'), mask, color_map)
+                    save_mask(classes[scores.argmax(0)].astype('uint8'), mask, color_map)
 
         each(work, items, cores())
         finish(out_dir, [(item[1], item[-1]) for item in items], ['image', 'mask'], show_mask)

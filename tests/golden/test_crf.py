@@ -47,3 +47,10 @@ def test_no_iteration_normalizes(case):
 def test_unfit_images(image):
     with pytest.raises(ValueError, match='needs an image of'):
         crf.dense_crf(np.full([2, 4, 5], 0.5, 'float32'), image)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_several_scores_of_one_image(case):
+    probs = [case['probs'], case['probs'][::-1] ** 2, case['probs'][:2]]
+    for prob, found in zip(probs, crf.dense_crfs(probs, case['image'], 3), strict=True):
+        assert np.array_equal(found, crf.dense_crf(prob, case['image'], 3))
