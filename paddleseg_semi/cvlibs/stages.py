@@ -35,12 +35,11 @@ def read_pipeline(path, save_dir, opts=None, **flags):
         InputError: a stage, type, keyword or reference that is not known; what the stages themselves refuse.
     """
     dic = read_yaml(path)
-    stages = dic.pop('stages', None)
-    defaults = dic.pop('defaults', None) or {}
-    defaults.update((key, value) for key, value in flags.items() if value is not None)
-    if dic or not isinstance(stages, dict):
+    stages, defaults = dic.pop('stages', None), dic.pop('defaults', None) or {}
+    if dic or not isinstance(stages, dict) or not isinstance(defaults, dict):
         raise InputError(f'{path}: {", ".join(dic) or "stages"}: a pipeline has the sections "stages" (name: settings) '
                          'and, if wanted, "defaults".')
+    defaults.update((key, value) for key, value in flags.items() if value is not None)
     for option in opts or []:
         set_option(stages, option)
     steps = {}

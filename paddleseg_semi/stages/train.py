@@ -13,6 +13,7 @@ from paddleseg_semi.core.checkpoint import MODEL, newest_checkpoint
 from paddleseg_semi.core.common import digest
 from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
 from paddleseg_semi.cvlibs.manager import STAGES
+from paddleseg_semi.errors import InputError
 from paddleseg_semi.run import Options, train
 
 
@@ -38,6 +39,8 @@ class Train:
                  num_workers=0, log_iters=10, use_vdl=False, use_ema=False, precision='fp32', amp_level='O1'):
         if isinstance(opts, dict):
             opts = [f'{key}={value}' for key, value in opts.items()]
+        if not isinstance(opts or [], list):
+            raise InputError(f'opts: {opts}: expected a section "key.key: value".')
         self.config = SemiConfig(config, opts, method=method, label_ratio=label_ratio, split_ids=split,
                                  extra_labeled=extra_labeled, iters=iters, batch_size=batch_size,
                                  learning_rate=learning_rate)

@@ -190,6 +190,7 @@ def test_from_needs_the_stages_before(toy, capfd):
     ('label_1.scales=[0]', ['label_1', 'scales', 'above 0']),
     ('label_1.model=@retrain_1/best_model', ['stages label_1, retrain_1, label_1', 'waits']),
     ('label_1.model=@supp/best_model', ['label_1', 'no stage "supp"', 'Did you mean "sup"?']),
+    ('sup.opts=iters=3', ['sup', 'opts: iters=3', 'section']),
     ('sup.config=none.yml', ['sup', 'none.yml', 'no such file']),
     ('sup.method=Advsemiseg2', ['sup', 'Advsemiseg2'])])
 def test_a_bad_setting_is_one_line(toy, capfd, option, says):
@@ -198,6 +199,7 @@ def test_a_bad_setting_is_one_line(toy, capfd, option, says):
 
 @pytest.mark.parametrize('pipeline, says', [
     ({'stage': {}}, ['stage', '"stages"']), ({'stages': ['sup']}, ['"stages"']),
+    ({'stages': {}, 'defaults': 3}, ['"defaults"']),
     ({'stages': {'sup': 'Train'}}, ['sup', 'type']), ({'stages': {'../sup': {'type': 'Train'}}}, ['../sup', 'letters']),
     ({'stages': {'sup': {'type': 'PseudoLabel', 'files': 'data'}}}, ['sup', '"model" is missing']),
     ({'stages': {'sup': {'type': 'Train'}}, 'defaults': {'scale': 1}}, ['defaults.scale', 'no stage'])])
