@@ -76,7 +76,11 @@ class Pipeline:
             if is_first:
                 self._take_folder()
             if is_first and not go_on:
-                self._make_room(name)
+                names = list(self.steps)
+                # With --from the later ones as well, lest the next run takes them for its own if this one is killed.
+                for other in reversed(names[names.index(name):] if anew else [name]):
+                    self._put_aside(other)
+                make_folder(self._path(name))
                 lists.write(self._path(name, 'started.json'), [json.dumps(inputs)])
         step.stage.run(self._path(name))
         with _first_rank() as is_first:
@@ -93,14 +97,13 @@ class Pipeline:
             raise InputError(f'--save_dir {self.save_dir}: another pipeline is running there. Wait for its end, or '
                              'give another folder.') from None
 
-    def _make_room(self, name):
+    def _put_aside(self, name):
         """Products of other inputs are moved out of the way, not mixed with the new ones."""
         folder = self._path(name)
         if os.path.exists(folder):
             other = next(path for n in itertools.count(1) if not os.path.exists(path := f'{folder}.earlier_{n}'))
             os.rename(folder, other)
             logger.warning(f'{folder} held products of other inputs, or of an earlier run; they are now in {other}.')
-        make_folder(folder)
 
     def _recorded(self, name, file):
         """The digest in a file of a stage; None when there is none."""

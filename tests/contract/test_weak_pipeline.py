@@ -162,6 +162,20 @@ def test_contact_sheet_of_images_of_any_shape(tmp_path, size, height):
     assert Image.open(tmp_path / 'contact_sheet.png').size == (240, 18 + 2 * height)
 
 
+def test_killed_when_made_anew(copied, monkeypatch):
+    """What comes after the stage is not taken from before, though nothing that is asked for has changed."""
+    content = copied.image(1).read_bytes()
+    copied.image(1).write_bytes(copied.image(2).read_bytes())
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr('paddleseg_semi.stages.make_cam.finish', lambda *args: (_ for _ in ()).throw(Stopped))
+        copied.call('pipeline', *flags(copied), '--from', 'cam')
+    assert copied.call('pipeline', *flags(copied)) == 0
+    copied.image(1).write_bytes(content)
+    run = copied.folder / 'run'
+    for product in ('cam/cam/images/{}.npz', 'crf/crf_24/images/{}.npz', 'walk/masks/images/{}.png'):
+        assert (run / product.format('01')).read_bytes() == (run / product.format('02')).read_bytes()
+
+
 def test_ranks_share_the_images(tmp_path, monkeypatch):
     """Also when one has made products before another looks what there is to do."""
     paths = [tmp_path / str(i) for i in range(9)]
