@@ -26,7 +26,7 @@ class MakeCam:
         model (str): the folder of a training run, for its newest checkpoint; or one of its checkpoints.
         scales (list[float]): of the image.
         flip (bool): mirrored as well.
-        background (float): its score in the contact sheet, 0..1.
+        background (float): its score in the contact sheet, 0..1. A change of it alone makes no stage run again.
     """
 
     def __init__(self, model, scales=SCALES, flip=True, background=0.26):
