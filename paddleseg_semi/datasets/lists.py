@@ -101,8 +101,8 @@ def raw_images(source, root=''):
         InputError: nothing there, no image, an image listed twice.
     """
     if os.path.isdir(source):
-        paths = sorted(os.path.join(folder, name) for folder, _, names in os.walk(source, followlinks=True)
-                       for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.'))
+        paths = sorted(os.path.join(folder, name) for folder, names in _folders(source) for name in names
+                       if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.'))
         if not paths:
             raise InputError(f'{source}: no images in this folder or below (looked for {" ".join(IMAGE_SUFFIXES)}).')
         return paths
@@ -118,6 +118,18 @@ def raw_images(source, root=''):
     if not paths:
         raise InputError(f'{source}: the list is empty. Give one image per line, or a folder.')
     return list(paths)
+
+
+def _folders(source):
+    """Yields a folder, and all below it, with their file names; once each, whatever links lead there, or in circles."""
+    seen = set()
+    for folder, below, names in os.walk(source, followlinks=True):
+        below.sort()
+        if os.path.realpath(folder) in seen:
+            below.clear()
+        else:
+            seen.add(os.path.realpath(folder))
+            yield folder, names
 
 
 def folder_of(image, folders, where):

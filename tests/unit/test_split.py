@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+from paddleseg_semi.datasets.lists import raw_images
 from paddleseg_semi.datasets.split import Split
 from paddleseg_semi.errors import InputError
 
@@ -238,3 +239,13 @@ def test_a_million_unlabeled_images_are_no_burden(tmp_path):
     write(tmp_path / 'list.txt', *(f'raw/{i}.jpg' for i in range(1000_000)))
     base = dataset(['a', 'b'], root=str(tmp_path))
     assert len(Split.with_raw(base, str(tmp_path / 'list.txt')).unlabeled) == 1000_000
+
+
+def test_folders_that_links_lead_to_again(tmp_path):
+    (tmp_path / 'a/b').mkdir(parents=True)
+    for name in ('a/1.jpg', 'a/b/2.jpg'):
+        (tmp_path / name).touch()
+    (tmp_path / 'a/b/up').symlink_to(tmp_path)
+    (tmp_path / 'c').symlink_to(tmp_path / 'a')
+    assert raw_images(str(tmp_path)) == [f'{tmp_path}/a/1.jpg', f'{tmp_path}/a/b/2.jpg']
+    assert raw_images(f'{tmp_path}/c') == [f'{tmp_path}/c/1.jpg', f'{tmp_path}/c/b/2.jpg']
