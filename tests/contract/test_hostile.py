@@ -14,6 +14,19 @@ from paddleseg_semi import safe
 from .conftest import HALF, ROOT, one_line
 
 
+class Claim:
+    """Pickled, it is an array whose bytes claim to be addresses of objects: dropping it follows them."""
+
+    class DType:
+        def __reduce__(self):
+            fields = {'a': (np.dtype('O'), 0)}
+            return np.dtype, ('V8', False, True), (3, '|', None, ('a',), fields, 8, 8, 0x11)
+
+    def __reduce__(self):
+        build, start, _ = np.empty(0).__reduce__()
+        return build, start, (1, (1,), self.DType(), False, b'AAAAAAAA')
+
+
 class Bomb:
     """Pickled, it asks whoever reads it to run a command."""
 
@@ -55,6 +68,35 @@ def test_the_bombs_are_live(toy):
             pickle.loads(content)
             assert path.exists(), name
             path.unlink()
+
+
+def test_addresses_in_an_array(toy):
+    """In a process of its own, for it died."""
+    (toy.folder / 'model.pdparams').write_bytes(pickle.dumps({'weight': Claim()}))
+    code, _, err = toy.finish('-c', f'import sys; sys.path.insert(0, {str(ROOT)!r})\n'
+                              'from paddleseg_semi import safe; safe.load("model.pdparams")')
+    assert code == 1 and 'nothing was executed' in err
+
+
+def test_lists_that_swell(tmp_path):
+    """A hundred bytes that would be 2 ** 60 lists if each were copied where it is named."""
+    content = [1]
+    for _ in range(60):
+        content = [content, content]
+    (tmp_path / 'ids.pkl').write_bytes(pickle.dumps(content))
+    assert safe.load(tmp_path / 'ids.pkl')
+
+
+@pytest.mark.parametrize('protocol', range(5))
+@pytest.mark.parametrize('content', [
+    np.arange(6.).reshape(2, 3), np.asfortranarray(np.arange(6).reshape(2, 3)), np.arange(3, dtype='>i4'),
+    np.float32(2), np.int64(3), np.array(['a', 'bc']), np.array([True]), np.array(5)], ids=repr)
+def test_harmless_arrays(tmp_path, content, protocol):
+    (tmp_path / 'a.pdparams').write_bytes(pickle.dumps({'a': content, 'b': ('name', content)}, protocol))
+    read = safe.load(tmp_path / 'a.pdparams')
+    assert type(read['a']) is type(content) and read['a'].dtype.kind == content.dtype.kind
+    np.testing.assert_array_equal(read['a'], content)
+    assert not isinstance(content, np.ndarray) or type(read['b']) is np.ndarray
 
 
 @pytest.mark.parametrize('disguise', DISGUISES)
