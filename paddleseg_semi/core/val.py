@@ -60,7 +60,7 @@ def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fa
         for i, data in enumerate(loader):
             if data['error'][0]:
                 raise InputError(data['error'][0])
-            label = data['label'].astype('int64')
+            label = data['label']
             with paddle.amp.auto_cast(**amp):
                 pred, logit = predict(net, data['img'], trans_info=data['trans_info'], **options)
             if logit.shape[1] > num_classes or pred.shape[-2:] != label.shape[-2:]:
@@ -97,7 +97,8 @@ class _Shard(paddle.io.Dataset):
     def __getitem__(self, i):
         try:
             data = self.dataset[self.positions[i]]
-            return {**{key: data[key] for key in ('img', 'label', 'trans_info')}, 'error': ''}
+            label = np.asarray(data['label'], 'int64')  # Paddle takes numbers of 16 bits for bfloat16
+            return {'img': data['img'], 'label': label, 'trans_info': data['trans_info'], 'error': ''}
         except Exception as error:  # whatever a transform or a decoder raises
             return {'img': np.zeros([3, 1, 1], 'float32'), 'label': np.zeros([1, 1, 1], 'int64'), 'trans_info': [],
                     'error': f'{self.name(i)}: the image or its mask {self.dataset.file_list[self.positions[i]][1]} '

@@ -9,6 +9,7 @@ import paddle
 import pytest
 from paddleseg.datasets import Dataset
 from paddleseg.transforms import Normalize
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 from tiny import NUM_CLASSES, SIZES, call, make_photos, make_recipe, random_net
 
@@ -75,6 +76,13 @@ def test_evaluate_equals_a_plain_count(photos, capsys):
                      r'Dice: \d\.\d{4}\n', out)
     for name in ('IoU', 'Precision', 'Recall'):
         assert re.search(rf'\[EVAL\] Class {name}: \n\[', out)
+
+
+def test_masks_of_16_bits_count_like_those_of_8(photos):
+    expected = evaluate(random_net(), dataset(photos))
+    for _, mask in dataset(photos).file_list:
+        Image.fromarray(np.array(Image.open(mask)).astype('uint16')).save(mask)
+    np.testing.assert_equal(evaluate(random_net(), dataset(photos)), expected)
 
 
 @pytest.mark.parametrize('options', [
