@@ -49,9 +49,10 @@ class Checkpoints:
         try:
             os.makedirs(self.save_dir, exist_ok=True)
             for name in os.listdir(self.save_dir):
-                if name.endswith('.old') and not os.path.exists(self._path(name[1:-4])):
-                    os.rename(self._path(name), self._path(name[1:-4]))
-                elif name.startswith('.') and name.endswith(('.tmp', '.old')):
+                half = re.fullmatch(r'\.(iter_\d+|best_model|ema_best_model)\.(tmp|old)', name)
+                if half and half[2] == 'old' and not os.path.exists(self._path(half[1])):
+                    os.rename(self._path(name), self._path(half[1]))
+                elif half:
                     shutil.rmtree(self._path(name), ignore_errors=True)
             if fresh:
                 self._put_aside()
@@ -153,7 +154,7 @@ class Checkpoints:
         return {**self.identity, 'config': yaml.safe_dump(self.identity['config'])}
 
     def _check_identity(self, folder, states):
-        theirs, ours = states['config'], self.identity['config']
+        theirs, ours = states['config'], yaml.safe_load(self._stamp()['config'])  # has lists for tuples
         for key in sorted({*theirs, *ours} - set(_FREE)):
             different = _first_difference(theirs.get(key), ours.get(key), key)
             if different:

@@ -120,6 +120,24 @@ def test_a_new_run_puts_the_old_one_aside(run, toy, capfd):
     assert {name.removeprefix('earlier_1/'): md5 for name, md5 in toy.files('earlier_1/iter_12').items()} == before
 
 
+def test_files_of_others_stay(toy):
+    """Only what a killed run left under the names of checkpoints is cleared away."""
+    others = ['notes.old', '.cache.tmp/file', '.cache.old/file', 'x.tmp']
+    for name in [*others, '.iter_7.tmp/model.pdparams', '.best_model.old/model.pdparams']:
+        (toy.folder / 'run' / name).parent.mkdir(parents=True, exist_ok=True)
+        (toy.folder / 'run' / name).write_text('mine')
+    assert toy.train('--iters', 1, '--resume_model', 'latest') == 0
+    assert [(toy.folder / 'run' / name).read_text() for name in others] == ['mine'] * 4
+    assert not (toy.folder / 'run/.iter_7.tmp').exists()
+    assert not (toy.folder / 'run/.best_model.old').exists()
+
+
+def test_several_values_in_an_option(toy):
+    flags = ['--iters', 2, '--opts', 'model.aspp_ratios=1,2', 'test_config.scales=(0.5,1.0)']
+    assert toy.train(*flags) == 0
+    assert toy.train(*flags, '--resume_model', 'latest') == 0
+
+
 @pytest.mark.parametrize('flags, difference', [
     (['--seed', 1], 'seed 0, not 1'),
     (['--label_ratio', 0.25], 'semi.label_ratio: 0.5, not 0.25'),
