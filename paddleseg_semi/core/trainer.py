@@ -117,7 +117,8 @@ class Trainer:
         """Runs to the end of the clock, or to an early stop."""
         self.method.train()
         self.journal.restart_timer()
-        while self.clock.iter < self.clock.iters:
+        stale = self._stale()  # a run that had stopped, resumed
+        while self.clock.iter < self.clock.iters and not stale:
             batch = {name: next(stream) for name, stream in self.streams.items()}
             self.journal.read_done()
             rates = {name: player.optimizer.get_lr() for name, player in self.players.items()}
@@ -126,9 +127,9 @@ class Trainer:
             self.plan.profiler.step()
             if self.plan.due(self.clock.iter) or self.clock.iter == self.clock.iters:
                 self.milestone(batch)
-                if self._stale():
-                    self.journal.say(f'Early stop: no better mIoU for {self.plan.early_stop_intervals} intervals.')
-                    break
+                stale = self._stale()
+        if stale:
+            self.journal.say(f'Early stop: no better mIoU for {self.plan.early_stop_intervals} intervals.')
         self.journal.close()
 
     def step(self, batch):
@@ -187,8 +188,8 @@ class Trainer:
 
     def _stale(self):
         patience = self.plan.early_stop_intervals
-        return bool(self.evaluate and patience and
-                    self.clock.iter - self.best['iter'] >= patience * self.plan.save_interval)
+        return bool(self.evaluate and patience and self.best['iter'] > 0 and
+                    self.clock.iter - self.best['iter'] >= math.floor(patience * self.plan.save_interval))
 
     def state_dict(self):
         """dict[str, dict]: file name → what a checkpoint holds in it."""

@@ -3,6 +3,7 @@
 import re
 import shutil
 import threading
+from fractions import Fraction
 from types import SimpleNamespace
 
 import cv2
@@ -13,6 +14,8 @@ import yaml
 from paddleseg.cvlibs import manager
 
 from paddleseg_semi import safe
+from paddleseg_semi.core.clock import Clock
+from paddleseg_semi.core.trainer import Plan, Trainer
 from paddleseg_semi.methods.advsemiseg import AdvSemiSeg
 
 from .conftest import HALF, TRAIN, one_line
@@ -277,11 +280,22 @@ def test_visualdl(trained):
 def test_early_stop(toy, capfd, monkeypatch):
     scores = iter([0.3, 0.5, 0.4, 0.5, 0.9])
     monkeypatch.setattr('paddleseg_semi.run.evaluate', lambda *args, **options: (next(scores), 0.5))
-    assert toy.train('--do_eval', '--iters', 10, '--save_interval', 2, '--early_stop_intervals', 2) == 0
+    flags = ['--do_eval', '--iters', 10, '--save_interval', 2, '--early_stop_intervals', 2]
+    assert toy.train(*flags) == 0
     out = capfd.readouterr().out
     assert 'Early stop: no better mIoU for 2 intervals.' in out
     assert 'best validation mIoU (0.5000) was saved at iter 4' in out
     assert (toy.folder / 'run/iter_8').is_dir() and not (toy.folder / 'run/iter_10').exists()
+    assert toy.train(*flags, '--resume_model', 'latest') == 0  # as after a kill that came too late
+    assert not (toy.folder / 'run/iter_10').exists()
+
+
+def test_early_stop_by_shares_of_a_run():
+    trainer = Trainer.__new__(Trainer)
+    trainer.evaluate, trainer.clock, trainer.best = print, Clock(100), {'iter': 33}
+    trainer.plan = Plan(Fraction(100, 3), early_stop_intervals=1)
+    trainer.clock.iter = 66  # the next milestone
+    assert trainer.plan.due(66) and trainer._stale()
 
 
 def test_loaders_end_with_the_run(toy):
