@@ -118,12 +118,9 @@ def add_window_flags(parser):
 
 def check_window(crop_size, stride, input_shape=(-1, -1, -1, -1)):
     """InputError for a window that leaves gaps, has no size, or not that of a model's input, N, C, H, W; -1 is any."""
+    from paddleseg_semi.core import common
     from paddleseg_semi.errors import InputError
-    if not crop_size or not stride:
-        raise InputError('--is_slide: needs --crop_size W H and --stride W H.')
-    if min(*crop_size, *stride) < 1 or stride[0] > crop_size[0] or stride[1] > crop_size[1]:
-        raise InputError(f'--crop_size {crop_size} --stride {stride}: give pixels of at least 1, and a stride no '
-                         'larger than the window.')
+    common.check_window(crop_size, stride)
     height, width = input_shape[2:]
     if height not in (-1, crop_size[1]) or width not in (-1, crop_size[0]):
         raise InputError(f'--crop_size {crop_size[0]} {crop_size[1]}: the model was exported for images of width '
@@ -172,6 +169,7 @@ def test_options(args, config, augment):
     Raises:
         InputError: a window that leaves gaps or has no size, a scale that is not positive.
     """
+    from paddleseg_semi.core.common import check_scales
     from paddleseg_semi.errors import InputError
     if args.use_multilabel:
         raise InputError('--use_multilabel: not offered; here the classes of a pixel exclude each other.')
@@ -181,10 +179,7 @@ def test_options(args, config, augment):
         options.update(scales=args.scales, flip_horizontal=args.flip_horizontal, flip_vertical=args.flip_vertical)
     if args.is_slide:
         options.update(is_slide=True, crop_size=args.crop_size, stride=args.stride)
-    scales = options.get('scales', 1.0)
-    options['scales'] = [float(scale) for scale in (scales if isinstance(scales, (list, tuple)) else [scales])]
-    if min(options['scales']) <= 0:
-        raise InputError(f'--scales {scales}: give numbers above 0.')
+    options['scales'] = check_scales(options.get('scales', 1.0))
     if options.get('is_slide'):
         check_window(options.get('crop_size'), options.get('stride'))
     return options

@@ -18,6 +18,9 @@ def main(args):
 
     from paddleseg_semi.core.common import make_folder
     from paddleseg_semi.core.val import evaluate
+    from paddleseg_semi.errors import InputError
+    if args.num_workers < 0:
+        raise InputError(f'--num_workers {args.num_workers}: give a whole number of at least 0.')
     config, builder, model = build_network(args)
     options = test_options(args, config, 'aug_eval')
     options['auc_roc'] = args.auc_roc or options.get('auc_roc', False)

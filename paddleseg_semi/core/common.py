@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import math
 import os
 import sys
 
@@ -44,6 +45,25 @@ def as_tested(model, size_divisor=None, average_probs=False):
         return [F.softmax(logits, axis=1) if average_probs else logits]
 
     return run
+
+
+def check_scales(scales):
+    """list[float]: the scales of an image, given as a number or several; InputError for what is not above 0."""
+    scales = scales if isinstance(scales, (list, tuple)) else [scales]
+    if not scales or not all(isinstance(scale, (int, float)) and 0 < scale < math.inf for scale in scales):
+        raise InputError(f'--scales {" ".join(map(str, scales))}: give numbers above 0.')
+    return [float(scale) for scale in scales]
+
+
+def check_window(crop_size, stride):
+    """InputError for a sliding window that leaves gaps or has no size; both are width and height in pixels."""
+    if not crop_size or not stride:
+        raise InputError('--is_slide: needs --crop_size W H and --stride W H.')
+    pairs = all(isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(side, int) for side in pair)
+                for pair in (crop_size, stride))
+    if not pairs or min(*crop_size, *stride) < 1 or stride[0] > crop_size[0] or stride[1] > crop_size[1]:
+        raise InputError(f'--crop_size {crop_size} --stride {stride}: give width and height of at least 1 pixel, and a '
+                         'stride no larger than the window.')
 
 
 def list_images(image_path, check=True):

@@ -7,6 +7,7 @@ from ast import literal_eval
 import yaml
 from paddleseg.cvlibs import Config, manager
 
+from paddleseg_semi.core.common import check_scales, check_window
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.cvlibs.schema import check_keys, check_sections
 from paddleseg_semi.datasets.split import check_ratio
@@ -49,6 +50,7 @@ class SemiConfig(Config):
         self._settle_method(flags.get('method'))
         check_keys(self.dic, path)
         self._check_numbers()
+        self._check_test(path)
         try:
             self._build_default_checker().apply_all_rules(self)
         except RuntimeError as error:
@@ -180,6 +182,19 @@ class SemiConfig(Config):
                              'Remove the key.')
 
 
+    def _check_test(self, path):
+        """Evaluation in training has no flags: what is wrong has to show before the first step."""
+        test = self.dic.get('test_config', {})
+        try:
+            if 'scales' in test:
+                test['scales'] = check_scales(test['scales'])
+            if test.get('is_slide'):
+                check_window(test.get('crop_size'), test.get('stride'))
+        except InputError as error:
+            text = str(error).replace('--', '')  # keys are called like the flags
+            raise InputError(f'{path}: test_config: {text}') from None
+
+
 def config_root():
     """str: the folder `configs`, of a checkout or of the installed package."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -211,10 +226,13 @@ def read_yaml(path, seen=()):
     except OSError as error:
         listed = f' (a _base_ of {seen[-1]})' if seen else ''
         raise InputError(f'{path}: cannot be read{listed}: {error.strerror}.') from None
+    except UnicodeDecodeError as error:
+        raise InputError(f'{path}: not valid YAML: {error}. Save it in UTF-8.') from None
     except yaml.YAMLError as error:
         mark = getattr(error, 'problem_mark', None)
         where = f':{mark.line + 1}' if mark else ''
-        raise InputError(f'{path}{where}: not valid YAML: {getattr(error, "problem", None) or error}.') from None
+        problem = getattr(error, 'problem', None) or ' '.join(str(error).split())
+        raise InputError(f'{path}{where}: not valid YAML: {problem}.') from None
     if not isinstance(dic, dict):
         raise InputError(f'{path}: holds no settings (a YAML mapping is expected).')
     bases = dic.pop('_base_', [])

@@ -17,6 +17,9 @@ _SECTIONS = ('train_dataset', 'val_dataset', 'optimizer', 'lr_scheduler', 'loss'
 _SEMI = ('label_ratio', 'split', 'unlabeled', 'extra_labeled', 'tags', 'boundary', 'scores', 'lr_batch')
 _SCORES = ('low', 'high')
 _UNLABELED = ('files', 'batch_size', 'weak', 'strong', 'views')
+_FILES = ('dataset_root', 'train_path', 'val_path', 'test_path', 'separator')
+_TEXT = {'train_dataset': _FILES, 'val_dataset': _FILES, 'semi': ('split', 'tags', 'boundary'),
+         'semi.unlabeled': ('files',), 'semi.scores': _SCORES}
 _PLAYER = ('optimizer', 'lr_scheduler')
 _TEST = ('aug_eval', 'scales', 'flip_horizontal', 'flip_vertical', 'is_slide', 'stride', 'crop_size', 'auc_roc',
          'size_divisor', 'average_probs')
@@ -57,6 +60,7 @@ def check_keys(dic, path):
         _known(semi, _SEMI, 'semi')
         _known(semi.get('unlabeled') or {}, _UNLABELED, 'semi.unlabeled')
         _known(semi.get('scores') or {}, _SCORES, 'semi.scores')
+        _check_text(dic)
         _known(dic.get('test_config') or {}, _TEST, 'test_config')
         _known(dic.get('export') or {}, ('transforms',), 'export')
         for name, player in (dic.get('players') or {}).items():
@@ -80,6 +84,20 @@ def check_stage(settings, component):
         value = settings.get(name)
         if parameter.default is parameter.empty and not isinstance(value, (str, dict)):
             raise InputError(f'"{name}" is missing.' if value is None else f'{name}: {value}: expected a path.')
+
+
+def _check_text(dic):
+    """Names of files: Python opens numbers too, as files that are open already."""
+    for where, keys in _TEXT.items():
+        section = dic
+        for part in where.split('.'):
+            section = section.get(part) or {}
+        for key in keys:
+            if not isinstance(section.get(key, ''), str) and section[key] is not None:
+                raise InputError(f'{where}.{key}: {section[key]}: expected text.')
+    lists = (dic.get('semi') or {}).get('extra_labeled', [])
+    if not isinstance(lists, (str, list, type(None))) or not all(isinstance(path, str) for path in lists or ()):
+        raise InputError(f'semi.extra_labeled: {lists}: expected the path of a list, or a list of such paths.')
 
 
 def _known(section, words, where):

@@ -126,6 +126,37 @@ def test_size_divisor(toy, refused, value):
     refused(says=['test_config.size_divisor', str(value), 'at least 1'])
 
 
+@pytest.mark.parametrize('options, word', [
+    ({'is_slide': True}, 'crop_size'), ({'is_slide': True, 'crop_size': [32, 32], 'stride': [64, 64]}, 'stride'),
+    ({'is_slide': True, 'crop_size': 32, 'stride': 32}, 'crop_size'), ({'scales': [0]}, 'scales'),
+    ({'is_slide': True, 'crop_size': ['a', 32], 'stride': [3, 3]}, 'crop_size'), ({'scales': 'big'}, 'scales')])
+def test_evaluation_that_cannot_work(toy, refused, options, word):
+    """Before the first step, not when the first evaluation is due."""
+    toy.recipe['test_config'] = {'aug_eval': 'scales' in options, **options}
+    refused('--do_eval', says=['recipe.yml', 'test_config', word])
+
+
+def test_one_scale_as_a_whole_number(toy):
+    toy.recipe['test_config'] = {'aug_eval': True, 'scales': 1}
+    assert toy.train('--do_eval', '--iters', 1) == 0
+
+
+@pytest.mark.parametrize('path', ['train_dataset.dataset_root', 'train_dataset.train_path', 'train_dataset.separator',
+                                  'val_dataset.val_path', 'semi.split', 'semi.unlabeled.files', 'semi.extra_labeled'])
+@pytest.mark.parametrize('value', [0, 2.5, [3], {}], ids=str)
+def test_files_that_are_no_text(toy, refused, path, value):
+    toy.recipe['semi'] = {'unlabeled': {}}
+    target, key = section(toy.recipe, path)
+    target[key] = value
+    refused(says=['recipe.yml', path, str(value), 'expected'])
+
+
+@pytest.mark.parametrize('content', [b'class_names: [caf\xe9]', b'class_names: ["a\0b"]'])
+def test_recipe_in_another_encoding(toy, refused, content):
+    (toy.folder / 'other.yml').write_bytes(content)
+    refused('--config', 'other.yml', says=['other.yml', 'not valid YAML'])
+
+
 def test_names_of_other_classes(toy, refused):
     toy.recipe['class_names'] = ['sky', 'road']
     refused(says=['class_names', '2 names for 3 classes'])

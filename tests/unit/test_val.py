@@ -178,7 +178,8 @@ def test_the_tool_writes_a_report(photos, capsys):
 @pytest.mark.parametrize('flags, word', [
     (['--is_slide'], '--crop_size'), (['--is_slide', '--crop_size', '8', '8', '--stride', '9', '9'], '--stride'),
     (['--aug_eval', '--scales', '0'], '--scales'), (['--use_multilabel'], '--use_multilabel'),
-    (['--opts', 'class_names=[1]'], 'class_names'), (['--num_workers', 'two'], '--num_workers')])
+    (['--opts', 'class_names=[1]'], 'class_names'), (['--num_workers', 'two'], '--num_workers'),
+    (['--num_workers', '-1'], '--num_workers'), (['--aug_eval', '--scales', '1', 'nan'], '--scales')])
 def test_bad_flags_are_one_line(photos, capsys, flags, word):
     assert call('tools/val.py', *make_recipe(photos), '--report_dir', photos / 'results', *flags) == 2
     error = capsys.readouterr().err
