@@ -54,8 +54,13 @@ def check_list_file(path, root, separator=' ', need_label=True):
     Raises:
         InputError: no such file, an empty one, the first line that PaddleSeg would not take.
     """
+    if separator == '':
+        raise InputError(f'{path}: the separator is empty. Give the character between image and label, such as "\\t".')
     number = 0
-    for number, line in lists.lines(path, keep_blank=True):
+    for number, line in lists.lines(path, as_is=True):
+        if line.startswith('\ufeff'):
+            raise InputError(f'{path}:{number}: begins with a mark of byte order, which PaddleSeg takes for a part of '
+                             'the name. Save the list as UTF-8 without it ("BOM").')
         columns = line.split(separator)
         if not line:
             raise InputError(f'{path}:{number}: a blank line, which PaddleSeg does not take. Remove it.')
@@ -222,7 +227,7 @@ class _Part:
         if problem:
             return [self.where(k) + problem], None
         known = mask[mask < self.base.num_classes]
-        return [], _Look(size, np.bincount(known[known >= 0], minlength=self.base.num_classes))
+        return [], _Look(size, np.bincount(known[known >= 0].astype('int64'), minlength=self.base.num_classes))
 
 
 def _parts(base, split=None, val=None, train_list=None, val_list=None, name='labeled'):
@@ -239,6 +244,9 @@ def _parts(base, split=None, val=None, train_list=None, val_list=None, name='lab
 def _listed(name, base, positions, list_file):
     items = [base.file_list[i] for i in positions]
     labels = None if name == 'tagged' else [item[1] for item in items]
+    if labels and None in labels:
+        raise InputError(f'{list_file or name}: has no mask for {items[labels.index(None)][0]}. Write "image label" '
+                         'per line (of a data set in mode "train" or "val").')
     return _Part(name, base, [item[0] for item in items], labels, positions, list_file)
 
 
@@ -318,14 +326,16 @@ def _own_decoding(base, position):
 def _read_mask(path):
     """[H, W], or [H, W, 3] when it is no mask."""
     with Image.open(path) as file:
-        mask = np.asarray(file)
-    return mask.astype('uint8') if mask.dtype == bool else mask
+        return np.asarray(file)
 
 
 def _mask_problem(mask, size, image, label, base):
     if mask.ndim != 2:
         return (f'{label}: is an RGB mask ({"x".join(map(str, mask.shape))}). Masks hold one class id per pixel: '
                 'convert the colors to ids and save a grayscale or palette PNG.')
+    if mask.dtype == bool:
+        return (f'{label}: has 1 bit per pixel, with which transforms of PaddleSeg fail. Save it as a grayscale or '
+                'palette PNG of 8 bits.')
     if mask.shape[::-1] != size:
         return (f'{image} is {size[0]}x{size[1]}, but its mask {label} is {mask.shape[1]}x{mask.shape[0]}. '
                 'Give both the same size.')

@@ -10,17 +10,21 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 _IMAGE_AND_LABEL = re.compile(r'(.+?(?:' + '|'.join(map(re.escape, IMAGE_SUFFIXES)) + r'))[ \t,]+\S', re.IGNORECASE)
 
 
-def lines(path, keep_blank=False):
-    """Yields (line number, text without surrounding blanks) of the lines of a list file, without blank ones by default.
+def lines(path, as_is=False):
+    """Yields (line number, text without surrounding blanks) of the lines of a list file.
+
+    Args:
+        path (str): the list.
+        as_is (bool): what PaddleSeg reads: with blank lines, and the mark of byte order that some editors begin with.
 
     Raises:
         InputError: no such file, or not a text file.
     """
     try:
-        with open(path, encoding='utf-8-sig') as file:
+        with open(path, encoding='utf-8' if as_is else 'utf-8-sig') as file:
             for number, line in enumerate(file, 1):
                 line = line.strip()
-                if line or keep_blank:
+                if line or as_is:
                     yield number, line
     except OSError as error:
         raise InputError(f'{path}: cannot be read ({error.strerror}). Check the path of the list.') from None

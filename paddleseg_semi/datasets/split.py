@@ -138,15 +138,21 @@ class Split:
         """Writes `labeled.txt` ('image label' per line: a list that PaddleSeg reads), `unlabeled.txt` ('image') and
         `split.yml` (where the split came from, counts, digest), each complete or not at all.
 
-        Paths are relative to `dataset_root` where they are below it; a TAB separates when a path has blanks.
+        Paths are relative to `dataset_root` where they are below it, else absolute; a TAB separates when a path has
+        blanks.
         """
         root = lists.root_of(base)
-        pairs = [[lists.relative(path, root) for path in base.file_list[i][:2]] for i in self.labeled]
+
+        def written(path):
+            inside = lists.relative(path, root)
+            return os.path.abspath(path) if root and inside == path else inside
+
+        pairs = [[written(path) for path in base.file_list[i][:2]] for i in self.labeled]
         separator = '\t' if any(' ' in path for pair in pairs for path in pair) else ' '
         about = {'source': self.source, 'seed': self.seed, 'label_ratio': self.label_ratio,
                  'labeled': len(self.labeled), 'unlabeled': len(self.unlabeled), 'sha256': self.digest}
         os.makedirs(folder, exist_ok=True)
-        unlabeled = (lists.relative(path, root) + '\n' for path in self.unlabeled)
+        unlabeled = (written(path) + '\n' for path in self.unlabeled)
         lists.write(os.path.join(folder, 'labeled.txt'), (separator.join(pair) + '\n' for pair in pairs))
         lists.write(os.path.join(folder, 'unlabeled.txt'), unlabeled)
         lists.write(os.path.join(folder, 'split.yml'), [yaml.safe_dump(about, sort_keys=False)])

@@ -78,6 +78,7 @@ def test_masks_of_the_unlabeled_part_may_be_missing(root):
     ('images/0.jpg\tlabels/0.png', r"has 1 columns .* Set separator: '\\t'"),
     ('images/0.jpg,labels/0.png', "Set separator: ','"),
     ('', 'train.txt: the list is empty'),
+    ('\ufeffimages/0.jpg labels/0.png', 'train.txt:1: begins with a mark of byte order'),
 ])
 def test_bad_list_file(root, text, message):
     (root / 'train.txt').write_text(text)
@@ -92,6 +93,8 @@ def test_bad_section(root, monkeypatch):
         checks.list_files(section(root, train_path=None))
     with pytest.raises(InputError, match='other.txt: cannot be read'):
         checks.list_files(section(root, train_path=str(root / 'other.txt')))
+    with pytest.raises(InputError, match='separator is empty'):
+        checks.list_files(section(root, separator=''))
     monkeypatch.chdir(root)
     os.makedirs('sub')
     with pytest.raises(InputError, match='not under dataset_root "sub"'):
@@ -127,7 +130,12 @@ def small_mask(root, i):
     save(root / f'labels/{i}.png', np.zeros([6, 8]))
 
 
+def one_bit_mask(root, i):
+    Image.fromarray(np.ones([12, 16], bool)).save(root / f'labels/{i}.png')
+
+
 @pytest.mark.parametrize('harm, message', [
+    (one_bit_mask, 'labels/#.png: has 1 bit per pixel'),
     (damage_image, 'images/#.jpg: cannot be decoded .*[Tt]runcated'),
     (no_image, 'images/#.jpg: cannot be decoded .*cannot identify'),
     (no_mask, 'labels/#.png: cannot be decoded'),
@@ -154,6 +162,20 @@ def test_mask_of_0_and_255(root):
     save(root / 'labels/0.png', np.eye(12, 16) * 255)
     with pytest.raises(InputError, match='saved as 0 and 255'):
         checks.quick(base)
+
+
+def test_masks_of_floats(root):
+    for i in range(10):
+        mask = Image.fromarray(np.asarray(Image.open(root / f'labels/{i}.png')).astype('float32'))
+        mask.save(root / f'labels/{i}.png', 'TIFF')
+    check(root)
+
+
+def test_images_without_masks(root):
+    (root / 'val.txt').write_text('images/8.jpg\n')
+    val = Dataset('test', str(root), [], 3, test_path=str(root / 'val.txt'))
+    with pytest.raises(InputError, match='val.txt: has no mask for .*images/8.jpg'):
+        checks.quick(dataset(root), val=val, val_list=str(root / 'val.txt'))
 
 
 def test_photo_turned_by_exif(root):

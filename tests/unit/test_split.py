@@ -232,6 +232,18 @@ def test_raw_folder_and_list(tmp_path):
         Split.with_raw(base, str(tmp_path / 'set' / 'images'))
 
 
+def test_raw_folder_elsewhere_is_read_back(tmp_path, monkeypatch):
+    """Also where its images are called like those of the data set."""
+    monkeypatch.chdir(tmp_path)
+    base = dataset(['a', 'b'], root='set')
+    for name in ('set/images/a.jpg', 'set/images/b.jpg', 'raw/a.jpg', 'raw/new one.jpg'):
+        os.makedirs((tmp_path / name).parent, exist_ok=True)
+        (tmp_path / name).touch()
+    Split.with_raw(base, 'raw').write('run/split', base)
+    again = Split.read('run/split', base)
+    assert again.labeled == [0, 1] and again.unlabeled == [f'{tmp_path}/raw/a.jpg', f'{tmp_path}/raw/new one.jpg']
+
+
 def test_a_million_unlabeled_images_are_no_burden(tmp_path):
     """Seconds, not minutes; nothing but the lists is opened."""
     (tmp_path / 'raw').mkdir()
