@@ -67,7 +67,7 @@ def run(main, parser):
             text, code = (f'{error.filename or "the disk"}: cannot be written ({error.strerror}). What was complete '
                           'before is untouched; free some space and try again.'), 1
         elif hasattr(error, 'exit_code'):  # InputError and RunError, not imported here: Paddle may be half-loaded
-            text, code = error, error.exit_code
+            text, code = ' '.join(str(error).splitlines()), error.exit_code  # OpenCV, for one, says several
         else:
             raise
     sys.stdout.flush()

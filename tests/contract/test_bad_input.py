@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import paddle
 import pytest
+from PIL import Image
 
 from .conftest import HALF, TRAIN, Toy, one_line
 
@@ -338,6 +339,15 @@ def test_damage_that_only_training_meets(toy, monkeypatch, capfd, damage, says):
     damage(toy)
     assert toy.train(*HALF) == 2
     one_line(capfd.readouterr().err, says)
+
+
+def test_what_opencv_says_in_several_lines(toy, monkeypatch, capfd):
+    monkeypatch.setattr('paddleseg_semi.datasets.checks.quick', lambda *args, **options: None)
+    toy.recipe['train_dataset']['transforms'][0]['crop_size'] = [64, 64]
+    for i in range(12):
+        Image.fromarray(np.zeros([40, 48], bool)).save(toy.mask(i))
+    assert toy.train() == 2
+    one_line(capfd.readouterr().err, ['.jpg with', 'copyMakeBorder'])
 
 
 def test_images_of_different_sizes(toy, capfd):
