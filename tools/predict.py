@@ -25,8 +25,9 @@ def main(args):
     from paddleseg_semi.core.predict import predict
     from paddleseg_semi.errors import InputError
     color = args.custom_color
-    if color and (len(color) % 3 or not all(0 <= value <= 255 for value in color)):
-        raise InputError(f'--custom_color {" ".join(map(str, color))}: give three numbers of 0 to 255 per class.')
+    if color and (len(color) % 3 or len(color) > 768 or not all(0 <= value <= 255 for value in color)):
+        raise InputError(f'--custom_color {" ".join(map(str, color))}: give three numbers of 0 to 255 per class, of at '
+                         'most 256 classes.')
     images = list_images(args.image_path)
     config, builder, model = build_network(args)
     options = test_options(args, config, 'aug_pred')

@@ -13,7 +13,7 @@ from paddleseg.core import infer
 from paddleseg.utils import progbar, visualize
 from PIL import Image
 
-from paddleseg_semi.datasets.lists import IMAGE_SUFFIXES
+from paddleseg_semi.datasets.lists import IMAGE_SUFFIXES, image_of
 from paddleseg_semi.errors import InputError, RunError
 
 
@@ -104,8 +104,8 @@ def list_images(image_path, check=True):
 
 def _read_list(path, folder):
     try:
-        with open(path, encoding='utf-8') as file:
-            return [os.path.join(folder, line.split()[0]) for line in file if line.strip()]
+        with open(path, encoding='utf-8-sig') as file:
+            return [os.path.join(folder, image_of(line.strip())) for line in file if line.strip()]
     except OSError as error:
         raise InputError(f'--image_path {path}: {error.strerror}. '
                          'Give an image, a folder of images or a text list of images.') from None

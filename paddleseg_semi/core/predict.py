@@ -11,8 +11,8 @@ from paddleseg.core.infer import reverse_transform
 from paddleseg.core.predict import preprocess
 from paddleseg.utils import logger, visualize
 
-from paddleseg_semi.core.common import as_tested, progress_bar, save_mask
-from paddleseg_semi.errors import InputError, RunError
+from paddleseg_semi.core.common import as_tested, progress_bar, save_bytes, save_mask
+from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.modes import evaluating
 
 
@@ -48,19 +48,23 @@ def predict(model, transforms, images, save_dir, aug_pred=False, scales=1.0, fli
     bar = progress_bar(len(images), show=dist.get_rank() == 0)
     with evaluating(model), paddle.no_grad():
         for i, (path, name) in enumerate(images):
-            data = preprocess(path, transforms)
+            data = _prepared(path, transforms)
             pred, _ = run(net, data['img'], trans_info=data['trans_info'], **options)
             pred = pred[0, 0].numpy().astype('uint8')
             save_mask(pred, os.path.join(masks, f'{name}.png'), color_map)
-            _save_overlay(path, pred, color_map, os.path.join(added, name + os.path.splitext(path)[1]))
+            suffix = os.path.splitext(path)[1]
+            suffix = suffix if cv2.haveImageWriter(f'photo{suffix}') else '.png'
+            overlay = cv2.imencode(suffix, visualize.visualize(path, pred, color_map, weight=0.6))[1]
+            save_bytes(overlay, os.path.join(added, name + suffix))
             bar.update(i + 1)
     return [added, masks]
 
 
-def _save_overlay(image, pred, color_map, path):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    if not cv2.imwrite(path, visualize.visualize(image, pred, color_map, weight=0.6)):
-        raise RunError(f'{path}: cannot be written.')
+def _prepared(image, transforms):
+    try:
+        return preprocess(image, transforms)
+    except Exception as error:  # a damaged file can raise almost anything
+        raise InputError(f'{image}: cannot be used ({type(error).__name__}: {error}). Repair or unlist it.') from None
 
 
 def label(model, transforms, images, scales=(1.0,), flip=False, **options):
@@ -78,11 +82,7 @@ def label(model, transforms, images, scales=(1.0,), flip=False, **options):
     bar = progress_bar(len(images), show=dist.get_rank() == 0)
     with evaluating(model), paddle.no_grad():
         for i, (image, mask) in enumerate(images):
-            try:
-                data = preprocess(image, transforms)
-            except Exception as error:  # a damaged file can raise almost anything
-                raise InputError(f'{image}: cannot be used ({type(error).__name__}: {error}). Repair or unlist it.') \
-                    from None
+            data = _prepared(image, transforms)
             scores = class_scores(model, data['img'], scales, flip, **options)
             scores = reverse_transform(scores, data['trans_info'], mode='bilinear')
             save_mask(scores.argmax(1)[0].numpy().astype('uint8'), mask, color_map)

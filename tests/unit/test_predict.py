@@ -101,6 +101,31 @@ def test_ways_to_name_images(photos, monkeypatch):
     assert [name for _, name in list_images('.')] == sorted([*names, 'six', 'seven'])
 
 
+@pytest.mark.parametrize('content', ['\ufeffimages/five.png\r\n', 'images/my photo.png\n',
+                                     'images/my photo.png labels/my mask.png\n'])
+def test_lists_of_other_editors_and_names_with_blanks(photos, content):
+    shutil.copy(photos / 'images/five.png', photos / 'images/my photo.png')
+    (photos / 'list.txt').write_text(content)
+    (_, name), = list_images(str(photos / 'list.txt'))
+    assert name in ('images/five', 'images/my photo')
+
+
+def test_photo_without_suffix(photos):
+    shutil.copy(photos / 'images/five.png', photos / 'five')
+    (photos / 'list.txt').write_text('five\n')
+    flags = ['--image_path', photos / 'list.txt', '--save_dir', photos]
+    assert call('tools/predict.py', *make_recipe(photos), *flags) == 0
+    assert cv2.imread(str(photos / 'added_prediction/five.png')) is not None
+
+
+def test_photo_that_only_pillow_reads(photos, capsys):
+    Image.open(photos / 'images/five.png').save(photos / 'five.gif')
+    (photos / 'list.txt').write_text('five.gif\n')
+    flags = ['--image_path', photos / 'list.txt', '--save_dir', photos]
+    assert call('tools/predict.py', *make_recipe(photos), *flags) == 2
+    assert 'five.gif: cannot be used' in capsys.readouterr().err
+
+
 def test_tiff_and_webp(photos):
     cv2.imwrite(str(photos / 'images/six.tif'), cv2.imread(str(photos / 'images/five.png')))
     cv2.imwrite(str(photos / 'images/seven.webp'), np.zeros((20, 30, 3), 'uint8'))
@@ -151,7 +176,8 @@ def test_bad_images_are_one_line_and_nothing_is_written(photos, capsys, case):
 
 @pytest.mark.parametrize('flags, word', [
     (['--custom_color', '1', '2'], '--custom_color'), (['--custom_color', '1', '2', '256'], '--custom_color'),
-    (['--use_multilabel'], '--use_multilabel'), (['--save_dir', 'recipe.yml'], 'recipe.yml')])
+    (['--custom_color', *['1'] * 771], '--custom_color'), (['--use_multilabel'], '--use_multilabel'),
+    (['--save_dir', 'recipe.yml'], 'recipe.yml')])
 def test_bad_flags_are_one_line(photos, capsys, monkeypatch, flags, word):
     monkeypatch.chdir(photos)
     assert call('tools/predict.py', *make_recipe(photos), '--image_path', photos / 'images', *flags) == 2
