@@ -16,25 +16,40 @@ def main(args):
     import numpy as np
     import paddle
     from paddleseg.utils import logger
+    from paddleseg.utils.visualize import get_color_map_list
+    from PIL import Image
 
     from paddleseg_semi.core.common import make_folder
     from paddleseg_semi.core.metrics import confusion_matrix, scores
     from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
+    from paddleseg_semi.errors import InputError
 
-    dataset = SemiBuilder(SemiConfig(args.config)).val_dataset
+    config = SemiConfig(args.config)
+    if not config.val_dataset_cfg:
+        raise InputError(f'{args.config}: has no val_dataset, whose masks results are compared with.')
+    dataset = SemiBuilder(config).val_dataset
     names = [os.path.basename(os.path.normpath(folder)) for folder in args.results]
     shown = set(np.linspace(0, len(dataset.file_list) - 1, max(args.rows, 1)).astype(int))
     counts, rows = [0] * len(names), []
     for position, (photo, mask) in enumerate(dataset.file_list):
         name = os.path.splitext(os.path.relpath(photo, dataset.dataset_root))[0] + '.png'
-        masks = [_open(mask), *(_open(os.path.join(folder, name)) for folder in args.results)]
-        truth, *classes = (paddle.to_tensor(np.array(image), 'int64') for image in masks)
+        files = [mask, *(os.path.join(folder, name) for folder in args.results)]
+        images = [_open(file) for file in files]
+        masks = [np.array(image) for image in images]
+        for file, classes in zip(files[1:], masks[1:]):
+            if classes.shape != masks[0].shape or classes.max() >= dataset.num_classes:
+                raise InputError(f'{file}: is {list(classes.shape)} with values to {classes.max()}, but {mask} is '
+                                 f'{list(masks[0].shape)} and has {dataset.num_classes} classes. Give masks of '
+                                 'class ids.')
+        truth, *classes = (paddle.to_tensor(mask, 'int64') for mask in masks)
         counts = [count + confusion_matrix(pred, truth, dataset.num_classes, dataset.ignore_index)
                   for count, pred in zip(counts, classes)]
         if position in shown:
-            for image in masks:
-                image.putpalette(masks[0].getpalette() or masks[1].getpalette())
-            rows.append([_open(photo), *masks])
+            palette = next(filter(None, (image.getpalette() for image in images)), get_color_map_list(256))
+            columns = [Image.fromarray(classes.astype('uint8'), 'P') for classes in masks]
+            for image in columns:
+                image.putpalette(palette)
+            rows.append([_open(photo), *columns])
 
     figures = [scores(count.numpy()) for count in counts]
     table = [['', *names], ['---', *['---:'] * len(names)]]
@@ -59,9 +74,12 @@ def _open(path):
 
     from paddleseg_semi.errors import InputError
     try:
-        return Image.open(path)
-    except OSError as error:
-        raise InputError(f'{path}: cannot be read as an image ({error.strerror or "damaged"}).') from None
+        image = Image.open(path)
+        image.load()
+        return image
+    except Exception as error:  # a damaged file can raise almost anything
+        raise InputError(f'{path}: cannot be read as an image ({getattr(error, "strerror", None) or "damaged"}).') \
+            from None
 
 
 def _picture(titles, rows, title_height=16):

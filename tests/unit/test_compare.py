@@ -61,3 +61,24 @@ def test_missing_result_is_one_line(recipe):
     assert done.returncode == 2
     assert 'right/images/val_00003.png' in done.stderr.splitlines()[-1]
     assert not (recipe.parent / 'out').exists()
+
+
+@pytest.mark.parametrize('kind', ['size', 'class', 'truncated', 'colors'])
+def test_result_of_another_kind_is_one_line(recipe, kind):
+    path = recipe.parent / 'right/images/val_00003.png'
+    mask = np.array(Image.open(path))
+    if kind == 'truncated':
+        path.write_bytes(path.read_bytes()[:-20])
+    else:
+        Image.fromarray({'size': mask[:20], 'class': mask + 6, 'colors': np.dstack([mask] * 3)}[kind]).save(path)
+    done = compare(recipe, 'right')
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert 'right/images/val_00003.png' in done.stderr.splitlines()[-1]
+    assert not (recipe.parent / 'out').exists()
+
+
+def test_gray_masks(recipe):
+    for folder in ('data/labels', 'right/images'):
+        for path in (recipe.parent / folder).glob('*.png'):
+            Image.fromarray(np.array(Image.open(path))).save(path)
+    assert compare(recipe, 'right').returncode == 0
