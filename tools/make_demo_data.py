@@ -16,12 +16,15 @@ parser.add_argument('--seed', type=int, default=0, help='another seed, another d
 def main(args):
     import numpy as np
 
+    from paddleseg_semi.core.common import make_folder
     from paddleseg_semi.datasets.demo import CLASSES, scene
     from paddleseg_semi.errors import InputError
     for name, value, least in (('num_train', args.num_train, 1), ('num_val', args.num_val, 1),
                                ('size', min(args.size), 32), ('seed', args.seed, 0)):
         if value < least:
             raise InputError(f'--{name} {value}: give at least {least}.')
+    for name in ('images', 'labels'):
+        make_folder(os.path.join(args.save_dir, name))
     tags = []
     for part, (name, count) in enumerate((('train', args.num_train), ('val', args.num_val))):
         pairs = []
@@ -42,10 +45,9 @@ def save(folder, image_name, mask_name, image, mask):
     import cv2
     from PIL import Image
 
+    from paddleseg_semi.core.common import save_bytes
     from paddleseg_semi.datasets.demo import PALETTE
-    for name in (image_name, mask_name):
-        os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
-    cv2.imwrite(os.path.join(folder, image_name), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    save_bytes(cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1], os.path.join(folder, image_name))
     label = Image.fromarray(mask, 'P')
     label.putpalette(sum(PALETTE, ()))
     label.save(os.path.join(folder, mask_name))

@@ -21,6 +21,7 @@ parser.add_argument('--sbd_dir', help="SBD's folder that holds cls/*.mat; only f
 
 
 def main(args):
+    from paddleseg_semi.core.common import make_folder
     from paddleseg_semi.errors import InputError
     voc = os.path.join(args.voc_dir, 'VOC2012')
     sets, aug = os.path.join(voc, 'ImageSets', 'Segmentation'), os.path.join(voc, 'SegmentationClassAug')
@@ -37,6 +38,8 @@ def main(args):
         raise InputError(f'{aug}: no masks there. Follow the steps above.')
     extra = sorted(masks - {*train, *val})
     check(train, val, extra, stems(os.path.join(voc, 'JPEGImages'), '.jpg'))
+    for folder in (sets, args.voc_dir):
+        make_folder(folder, '--voc_dir')
     folders = [('SegmentationClass', train), ('SegmentationClassAug', extra)]
     write(os.path.join(sets, 'aug.txt'), extra)
     pairs = [f'VOC2012/JPEGImages/{name}.jpg VOC2012/{folder}/{name}.png' for folder, part in folders for name in part]
@@ -71,14 +74,19 @@ def convert(sbd_dir, folder, skip):
     from PIL import Image
     from scipy.io import loadmat
 
+    from paddleseg_semi.core.common import make_folder
     from paddleseg_semi.errors import InputError
     source = os.path.join(sbd_dir, 'cls')
     if not os.path.isdir(source):
         raise InputError(f'--sbd_dir {sbd_dir}: has no folder cls. Give .../benchmark_RELEASE/dataset.')
-    os.makedirs(folder, exist_ok=True)
+    make_folder(folder, '--voc_dir')
     todo = sorted(stems(source, '.mat') - skip - stems(folder, '.png'))
     for number, name in enumerate(todo, 1):
-        mask = loadmat(os.path.join(source, f'{name}.mat'))['GTcls']['Segmentation'][0, 0]
+        try:
+            mask = loadmat(os.path.join(source, f'{name}.mat'))['GTcls']['Segmentation'][0, 0]
+        except Exception as error:  # a damaged file can raise almost anything
+            raise InputError(f'{source}/{name}.mat: holds no mask ({type(error).__name__}: {error}). Unpack SBD '
+                             'again.') from None
         path = os.path.join(folder, f'{name}.png')
         Image.fromarray(mask.astype('uint8')).save(path + '.tmp', 'PNG')
         os.replace(path + '.tmp', path)

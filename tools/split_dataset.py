@@ -19,6 +19,7 @@ parser.add_argument('--opts', nargs='+', help='changes to the recipe, key=value'
 
 
 def main(args):
+    from paddleseg_semi.core.common import make_folder
     from paddleseg_semi.datasets import checks
     from paddleseg_semi.datasets.split import Split, check_ratio, labeled_count
     base = dataset(args)
@@ -31,6 +32,7 @@ def main(args):
         split = Split.draw_count(base, count, args.seed, presence, ratio)
         if args.stratified:
             report(presence, split.labeled)
+    make_folder(args.save_dir)
     split.write(args.save_dir, base)
     print(f'{args.save_dir}: labeled.txt ({len(split.labeled)} images), unlabeled.txt ({len(split.unlabeled)}), '
           'split.yml')
@@ -47,12 +49,12 @@ def dataset(args):
         return SemiBuilder(SemiConfig(args.config, opts=args.opts)).train_dataset
     if not args.dataset_root or not args.train_path:
         raise InputError('Give --config, or both --dataset_root and --train_path.')
-    if args.stratified and not args.num_classes:
-        raise InputError('--stratified without --config needs --num_classes.')
+    if args.stratified and (args.num_classes or 0) < 1:
+        raise InputError('--stratified without --config needs --num_classes of at least 1.')
     section = {'mode': 'train', 'dataset_root': args.dataset_root, 'train_path': args.train_path,
                'separator': args.separator.replace('\\t', '\t')}
     checks.list_files({'type': 'Dataset', **section})
-    return Dataset(transforms=[], num_classes=args.num_classes or 1, **section)
+    return Dataset(transforms=[], num_classes=args.num_classes if args.stratified else 1, **section)
 
 
 def report(presence, labeled):

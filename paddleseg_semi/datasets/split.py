@@ -69,6 +69,8 @@ class Split:
         total = len(base.file_list)
         if not 0 < count < total:
             raise InputError(f'{count} labeled images of {total}: give 1 to {total - 1}.')
+        if seed < 0:
+            raise InputError(f'--seed {seed}: give a whole number of at least 0.')
         order = np.random.default_rng(seed).permutation(total)
         if presence is not None:
             order = _rare_first(order, presence)

@@ -98,12 +98,23 @@ def test_split_from_recipe_and_from_list(demo, capsys):
     (('--num_labeled', '99', '--config', 'recipe.yml'), '99 labeled images of 8'),
     (('--num_labeled', '2', '--stratified', '--dataset_root', '.', '--train_path', 'train.txt'), 'needs --num_classes'),
     (('--num_labeled', '2', '--dataset_root', '.', '--train_path', 'labels/train_00000.png'), 'not a text file'),
+    (('--num_labeled', '2', '--stratified', '--dataset_root', '.', '--train_path', 'train.txt', '--num_classes', '-3'),
+     'needs --num_classes'),
+    (('--num_labeled', '2', '--config', 'recipe.yml', '--seed', '-1'), '--seed -1'),
 ])
 def test_bad_split_flags(demo, monkeypatch, flags, message):
     monkeypatch.chdir(demo)
     with pytest.raises(InputError, match=message):
         start(split_dataset, *flags, '--save_dir', 'new')
     assert not os.path.exists('new')
+
+
+@pytest.mark.parametrize('flags', [(split_dataset, '--config', 'recipe.yml', '--num_labeled', 2),
+                                   (make_demo_data, '--num_train', 1, '--num_val', 1)])
+def test_folder_that_cannot_be_written(demo, monkeypatch, flags):
+    monkeypatch.chdir(demo)
+    with pytest.raises(InputError, match='--save_dir train.txt.*: cannot be written'):
+        start(*flags, '--save_dir', 'train.txt/new')
 
 
 def test_check_data(demo, capsys):
@@ -167,6 +178,10 @@ def test_voc_from_sbd(voc):
     made = voc / 'VOC2012/SegmentationClassAug'
     assert sorted(os.listdir(made)) == ['s1.png', 's2.png', 's3.png', 's4.png']
     assert (np.asarray(Image.open(made / 's1.png')) == mask).all()
+    (made / 's2.png').unlink()
+    (voc / 'sbd/cls/s2.mat').write_bytes(b'not whole')
+    with pytest.raises(InputError, match='cls/s2.mat: holds no mask'):
+        start(prepare_voc, '--voc_dir', voc, '--sbd_dir', voc / 'sbd')
 
 
 def test_voc_incomplete(voc, capsys):
