@@ -102,6 +102,8 @@ class SemiConfig(Config):
         """
         kind = manager.DATASETS.components_dict.get(self.val_dataset_cfg.get('type'))
         names = self.dic.get('class_names') or getattr(kind, 'CLASSES', None)
+        if not isinstance(names, (list, tuple, type(None))):
+            raise InputError(f'class_names: {names}: expected a list of names.')
         if names is not None and len(names) != num_classes:
             raise InputError(f'class_names: {len(names)} names for {num_classes} classes.')
         return names and [str(name) for name in names]
@@ -166,12 +168,15 @@ class SemiConfig(Config):
 
     def _check_numbers(self):
         semi = self.dic['semi']
+        unlabeled = semi.get('unlabeled') or {}
         counts = {'batch_size': self.dic.get('batch_size'), 'iters': self.dic.get('iters'),
                   'test_config.size_divisor': self.dic.get('test_config', {}).get('size_divisor'),
-                  'semi.lr_batch': semi.get('lr_batch')}
+                  'semi.lr_batch': semi.get('lr_batch'), 'semi.unlabeled.batch_size': unlabeled.get('batch_size'),
+                  'semi.unlabeled.views': unlabeled.get('views')}
         for key, value in counts.items():
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise InputError(f'{key}: {value}: give a whole number of at least 1.')
+            least = 0 if key == 'semi.unlabeled.views' else 1
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+                raise InputError(f'{key}: {value}: give a whole number of at least {least}.')
         if semi.get('label_ratio') is not None:
             semi['label_ratio'] = check_ratio(semi['label_ratio'])
         rate = self.lr_scheduler_cfg.get('learning_rate')
@@ -205,7 +210,7 @@ def config_root():
 def method_file(name):
     """The base file of a method (`AdvSemiSeg`) or of a preset (`advsemiseg_reference`), or None."""
     path = os.path.join(config_root(), '_base_', 'methods', f'{name.lower()}.yml')
-    return path if os.path.isfile(path) else None
+    return path if name.isidentifier() and os.path.isfile(path) else None
 
 
 def method_base(name):

@@ -45,6 +45,8 @@ def check_sections(dic, path):
             del dic[key]
         elif not isinstance(dic.get(key, {}), dict):
             raise InputError(f'{path}: {key}: {dic[key]}: expected a section, keys with values below "{key}:".')
+        elif not isinstance(dic.get(key, {}).get('type'), (str, type(None))):
+            raise InputError(f'{path}: {key}.type: {dic[key]["type"]}: expected a name.')
 
 
 def check_keys(dic, path):
@@ -123,7 +125,8 @@ def _check_component(value, where, kind):
 
 
 def _check_keywords(section, where, kind):
-    name = _OLD_NAMES.get(section['type'], section['type'])
+    name = str(section['type'])
+    name = _OLD_NAMES.get(name, name)
     if kind == 'optimizer' and name == 'SGD' and 'momentum' in section:
         name = 'Momentum'  # PaddleSeg's builder does the same
     registries = [_REGISTRY_OF[kind]] if kind in _REGISTRY_OF else _REGISTRIES
@@ -146,7 +149,7 @@ def _check_scheduler(section, where):
         return
     schedules = {name: value for name, value in vars(paddle.optimizer.lr).items()
                  if inspect.isclass(value) and issubclass(value, paddle.optimizer.lr.LRScheduler)}
-    if section.get('type') not in schedules:
+    if str(section.get('type')) not in schedules:
         raise InputError(f'{where}: there is no lr_scheduler "{section.get("type")}".'
                          f'{nearest(section.get("type"), schedules)} Known: {", ".join(sorted(schedules))}.')
     _known_keywords(section, schedules[section['type']], where, _WARMUP)

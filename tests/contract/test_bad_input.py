@@ -79,6 +79,20 @@ def test_unknown_type(toy, refused, path, wrong, nearest, other):
     refused(*HALF, says=[wrong, f'Did you mean "{nearest}"?', other])
 
 
+@pytest.mark.parametrize('path', ['method.type', 'model.type', 'model.backbone.type', 'train_dataset.transforms.0.type',
+                                  'lr_scheduler.type', 'optimizer.type', 'class_names'])
+@pytest.mark.parametrize('value', [5, {'a': 1}, 'abc'], ids=str)
+def test_names_that_are_none(toy, refused, path, value):
+    target, key = section(toy.recipe, path)
+    target[key] = value
+    refused(*HALF, says=str(value))
+
+
+def test_method_that_leads_elsewhere(toy, refused):
+    del toy.recipe['method']
+    refused(*HALF, '--method', '../datasets/demo', says=['../datasets/demo', 'Known'])
+
+
 def test_unknown_method_flag(toy, refused):
     refused(*HALF, '--method', 'AdvSemSeg', says=['AdvSemSeg', 'Did you mean "AdvSemiSeg"?', 'Supervised'])
 
@@ -119,6 +133,13 @@ def test_batch_size_and_iters(toy, refused, key, value):
     refused(f'--{key}', value, says=[key, str(value), 'at least 1'])
     toy.recipe[key] = value
     refused(says=[key, str(value), 'at least 1'])
+
+
+@pytest.mark.parametrize('key', ['batch_size', 'views'])
+@pytest.mark.parametrize('value', [-1, 2.5, 'all'])
+def test_numbers_of_the_unlabeled_part(toy, refused, key, value):
+    toy.recipe['semi'] = {'label_ratio': 0.5, 'unlabeled': {key: value}}
+    refused(says=[f'semi.unlabeled.{key}', str(value), 'at least'])
 
 
 @pytest.mark.parametrize('value', [0, 2.5, 'all'])
