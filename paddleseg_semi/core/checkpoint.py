@@ -69,6 +69,10 @@ class Checkpoints:
             return
         number = next(n for n in itertools.count(1) if not os.path.exists(self._path(f'earlier_{n}')))
         os.makedirs(self._path(f'earlier_{number}'))
+        if os.path.isfile(self._path('config.yml')):  # these stay: the new run writes its own, and may read that split
+            shutil.copy(self._path('config.yml'), self._path(f'earlier_{number}'))
+        if os.path.isdir(self._path('split')):
+            shutil.copytree(self._path('split'), self._path(f'earlier_{number}', 'split'))
         for name in names:
             os.rename(self._path(name), self._path(f'earlier_{number}', name))
         logger.warning(f'{self.save_dir} held an earlier run; it is now in {self._path(f"earlier_{number}")}. '

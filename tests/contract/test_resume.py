@@ -113,11 +113,14 @@ def test_older_folder(run, refused):
 
 
 def test_a_new_run_puts_the_old_one_aside(run, toy, capfd):
-    before = toy.files('iter_12')
-    assert toy.train('--iters', 1) == 0
+    before = toy.files('iter_12', 'split')
+    recipe = (run / 'config.yml').read_bytes()
+    assert toy.train('--iters', 1, '--label_ratio', 0.25) == 0
     assert 'held an earlier run' in capfd.readouterr().out
     assert toy.files('iter_1') and not (run / 'iter_12').exists()
-    assert {name.removeprefix('earlier_1/'): md5 for name, md5 in toy.files('earlier_1/iter_12').items()} == before
+    after = toy.files('earlier_1/iter_12', 'earlier_1/split')
+    assert {name.removeprefix('earlier_1/'): md5 for name, md5 in after.items()} == before
+    assert (run / 'earlier_1/config.yml').read_bytes() == recipe
 
 
 def test_files_of_others_stay(toy):
