@@ -220,8 +220,9 @@ class SemiBuilder(SegBuilder):
         for name, kind in method.streams.items():
             stream, batch_size = sizes[name] = makers[kind]()
             if len(stream) < batch_size * self.ranks:
+                more = 'Lower' if kind in ('unlabeled', 'again') else 'Raise'
                 raise InputError(f'The {name} stream has {len(stream)} images, fewer than one batch of {batch_size} on '
-                                 f'{self.ranks} ranks. Raise --label_ratio or lower batch_size.')
+                                 f'{self.ranks} ranks. {more} --label_ratio or lower batch_size.')
         return sizes
 
     def probe(self, method, split, oracle=False):

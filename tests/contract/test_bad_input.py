@@ -245,6 +245,10 @@ def test_ratio_below_a_batch(refused):
     refused('--label_ratio', 0.1, says=['1 images', 'batch of 2', '--label_ratio', 'batch_size'])
 
 
+def test_ratio_that_leaves_too_few_without_mask(refused):
+    refused('--label_ratio', 0.95, says=['1 images', 'batch of 2', 'Lower --label_ratio'])
+
+
 def test_no_such_split(refused):
     refused('--split_ids', 'none.txt', says=['--split_ids', 'none.txt', 'no such file'])
 
