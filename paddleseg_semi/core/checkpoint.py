@@ -147,7 +147,7 @@ class Checkpoints:
             recipe = yaml.safe_load(states['config'])
         except (KeyError, TypeError, AttributeError, yaml.YAMLError):
             recipe = None
-        if not isinstance(recipe, dict) or not {'iter', 'mIoU', 'Acc', 'best', 'scaler', *self.identity} <= {*states}:
+        if not isinstance(recipe, dict) or not {*self.identity} <= {*states} or not _has_progress(states):
             raise InputError(f'--resume_model {folder}: {STATES} does not come from this suite, so optimizers and '
                              'data order cannot be restored. Start from its weights instead: model.pretrained.')
         self._check_identity(folder, {**states, 'config': recipe})
@@ -197,6 +197,16 @@ class Checkpoints:
 
     def _path(self, *names):
         return os.path.join(self.save_dir, *names)
+
+
+def _has_progress(states):
+    """Whether the counters and scores of a run are all there, and are numbers."""
+    best = states.get('best')
+    if not isinstance(best, dict) or not {'mIoU', 'iter', 'ema_mIoU'} <= {*best} or \
+            not isinstance(states.get('scaler'), dict):
+        return False
+    numbers = [states.get('iter'), states.get('mIoU'), states.get('Acc'), *best.values()]
+    return all(isinstance(number, (int, float)) for number in numbers) and type(numbers[0]) is int and numbers[0] > 0
 
 
 def find_weights(path, whole=False):

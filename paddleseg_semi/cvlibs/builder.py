@@ -301,9 +301,11 @@ class _PlayerBuilder(SegBuilder):
 def _check_groups(layer, optimizer_cfg):
     """An optimizer group that matches nothing is an IndexError deep in Paddle."""
     names = [name for name, param in layer.named_parameters() if not param.stop_gradient]
-    taken = set()
-    for group in optimizer_cfg.get('custom_cfg') or []:
-        matching = {name for name in names if group['name'] in name} - taken
+    taken, groups = set(), optimizer_cfg.get('custom_cfg') or []
+    if not isinstance(groups, list) or not all(isinstance(group, dict) and 'name' in group for group in groups):
+        raise InputError(f'optimizer.custom_cfg: {groups}: expected a list of sections with a "name".')
+    for group in groups:
+        matching = {name for name in names if str(group['name']) in name} - taken
         if not matching:
             raise InputError(f'optimizer.custom_cfg: no parameter of {type(layer).__name__} has "{group["name"]}" in '
                              f'its name (or an earlier group took them). Names begin like {names[0]}, {names[-1]}.')

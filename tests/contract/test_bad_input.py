@@ -12,6 +12,8 @@ import paddle
 import pytest
 from PIL import Image
 
+from paddleseg_semi import safe
+
 from .conftest import HALF, TRAIN, Toy, one_line
 
 
@@ -114,6 +116,12 @@ def test_value_of_another_kind(toy, refused, path, value):
 def test_section_without_type(toy, refused):
     del toy.recipe['model']['type']
     refused(says=['recipe.yml', 'model', 'type'])
+
+
+@pytest.mark.parametrize('value', [5, 'backbone', [1], [{'lr_mult': 2}]], ids=str)
+def test_optimizer_groups(toy, refused, value):
+    toy.recipe['optimizer']['custom_cfg'] = value
+    refused(says=['optimizer.custom_cfg', str(value), 'name'])
 
 
 def test_missing_section(toy, refused):
@@ -472,6 +480,23 @@ def test_truncated_checkpoint(run, refused, part):
 def test_foreign_checkpoint(run, refused, part, content):
     paddle.save(content, str(run / 'iter_2' / part))
     refused(*HALF, '--iters', 2, '--resume_model', 'latest', says=[part])
+
+
+@pytest.mark.parametrize('key, value', [('iter', 'x'), ('iter', -5), ('iter', None), ('best', 5), ('best', {}),
+                                        ('mIoU', 'x'), ('scaler', 5)])
+def test_foreign_states(run, refused, key, value):
+    path = str(run / 'iter_2/model.pdstates')
+    paddle.save({**safe.load(path), key: value}, path)
+    refused(*HALF, '--iters', 2, '--resume_model', 'latest', says=['model.pdstates', 'does not come from this suite'])
+
+
+@pytest.mark.parametrize('key, value', [('LR_Scheduler', 5), ('master_weights', {'x': np.zeros(2)}), (5, 5)], ids=str)
+def test_foreign_optimizer(run, refused, key, value):
+    path = str(run / 'iter_2/model.pdopt')
+    optimizers = safe.load(path)
+    optimizers['model'][key] = value
+    paddle.save(optimizers, path)
+    refused(*HALF, '--iters', 2, '--resume_model', 'latest', says=['model.pdopt', 'no state of the player "model"'])
 
 
 @pytest.fixture(scope='module')
