@@ -220,8 +220,8 @@ class Trainer:
             try:
                 checkpoint.restore_optimizer(player.layer, player.optimizer, optimizers[name], source)
             except (AttributeError, KeyError, TypeError, ValueError) as error:  # whatever else may be in such a file
-                raise InputError(f'{source}: is no state of the player "{name}" ({type(error).__name__}: {error}). Give '
-                                 'another folder.') from None
+                raise InputError(f'{source}: is no state of the player "{name}" ({type(error).__name__}: {error}). '
+                                 'Give another folder.') from None
         if self.ema is not None:
             if checkpoint.EMA not in files:
                 raise InputError(f'--resume_model {folder}: has no {checkpoint.EMA}: that run was without --use_ema.')

@@ -179,6 +179,9 @@ class SemiConfig(Config):
                 raise InputError(f'{key}: {value}: give a whole number of at least {least}.')
         if semi.get('label_ratio') is not None:
             semi['label_ratio'] = check_ratio(semi['label_ratio'])
+        coef = self.dic.get('loss', {}).get('coef', [])
+        if not isinstance(coef, (list, tuple)) or not all(isinstance(value, (int, float)) for value in coef):
+            raise InputError(f'loss.coef: {coef}: give a list of numbers, one per loss.')
         rate = self.lr_scheduler_cfg.get('learning_rate')
         if isinstance(rate, (int, float)) and not 0 < rate < math.inf or isinstance(rate, str):
             raise InputError(f'learning_rate: {rate}: give a number above 0.')

@@ -118,6 +118,12 @@ def test_section_without_type(toy, refused):
     refused(says=['recipe.yml', 'model', 'type'])
 
 
+@pytest.mark.parametrize('value', [5, 'x', ['1e-1']], ids=str)
+def test_weights_of_losses(toy, refused, value):
+    toy.recipe['loss']['coef'] = value
+    refused(says=['loss.coef', str(value), 'numbers'])
+
+
 @pytest.mark.parametrize('value', [5, 'backbone', [1], [{'lr_mult': 2}]], ids=str)
 def test_optimizer_groups(toy, refused, value):
     toy.recipe['optimizer']['custom_cfg'] = value
