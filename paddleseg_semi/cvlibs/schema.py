@@ -119,6 +119,8 @@ def _check_component(value, where, kind):
         if 'type' in value and kind != 'lr_scheduler':
             _check_keywords(value, where, kind)
         for key, item in value.items():
+            if key == 'pretrained' and not isinstance(item, (str, type(None))):
+                raise InputError(f'{where}.{key}: {item}: expected the file or address of weights.')
             _check_component(item, f'{where}.{key}', key)
     elif kind in _REGISTRY_OF and value is not None:
         raise InputError(f'{where}: {value}: expected a section with a "type".')
@@ -142,6 +144,11 @@ def _known_keywords(section, component, where, more=()):
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     _known(section, ('type', *(parameter.name for parameter in parameters if parameter.name != 'task'), *more), where)
+    for parameter in parameters:
+        value = section.get(parameter.name)
+        if type(parameter.default) in (int, float) and isinstance(value, str):
+            key = f'{where}.{parameter.name}'.lstrip('.')
+            raise InputError(f'{key}: "{value}": expected a number. (For YAML 1e-4 is text: write 1.0e-4.)')
 
 
 def _check_scheduler(section, where):

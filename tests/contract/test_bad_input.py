@@ -105,7 +105,9 @@ def test_unknown_method_flag(toy, refused):
     ('_base_', 5), ('loss.types', 'CrossEntropyLoss'), ('train_dataset.transforms', {'type': 'Normalize'}),
     ('train_dataset.transforms.0', 'Normalize'), ('train_dataset.transforms', None), ('test_config', 3), ('players', 3),
     ('players', {'discriminator': 3}), ('train_dataset.num_classes', 'three'), ('model.num_classes', 0),
-    ('train_dataset.transforms.0.crop_size', 'big'), ('lr_scheduler.learning_rate', [1]), ('method.ndf', 'many')])
+    ('train_dataset.transforms.0.crop_size', 'big'), ('lr_scheduler.learning_rate', [1]), ('method.ndf', 'many'),
+    ('method.semi_start', 'soon'), ('method.semi_start', '1e3'), ('loss.types.0.ignore_index', 'void'),
+    ('lr_scheduler.power', 'high'), ('model.pretrained', True), ('model.pretrained', 1)])
 def test_value_of_another_kind(toy, refused, path, value):
     toy.recipe['semi'] = {'label_ratio': 0.5}
     target, key = section(toy.recipe, path)
