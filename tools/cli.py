@@ -66,6 +66,9 @@ def run(main, parser):
         elif isinstance(error, OSError) and error.errno in _DISK:  # wherever it was met: a log, a picture, a report
             text, code = (f'{error.filename or "the disk"}: cannot be written ({error.strerror}). What was complete '
                           'before is untouched; free some space and try again.'), 1
+        elif isinstance(error, BrokenPipeError):  # `| head`: whatever still is in the buffer has to go somewhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            text, code = 'ended, because nobody reads the output any more', 1
         elif hasattr(error, 'exit_code'):  # InputError and RunError, not imported here: Paddle may be half-loaded
             text, code = ' '.join(str(error).splitlines()), error.exit_code  # OpenCV, for one, says several
         else:

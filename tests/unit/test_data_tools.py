@@ -129,6 +129,17 @@ def test_check_data(demo, capsys):
     assert '2 problems' in out
 
 
+def test_a_reader_that_has_gone(demo):
+    """As with `| head`."""
+    with subprocess.Popen([sys.executable, TOOLS / 'check_data.py', '--config', demo / 'recipe.yml'], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        error = process.stderr.read()
+    assert process.returncode == 1
+    assert 'nobody reads the output' in error
+    assert 'Traceback' not in error
+
+
 def test_exit_codes_and_no_traceback(demo):
     def tool(name, *args):
         return subprocess.run([sys.executable, TOOLS / f'{name}.py', *map(str, args)], capture_output=True, text=True)
