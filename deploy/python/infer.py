@@ -31,14 +31,10 @@ parser.add_argument('--auto_tuned_shape_file', default=None,
                     'beside deploy.yaml)')
 
 
-_FEW = 256  # photos that are not worth the start of a second process, which lets reading and writing go on meanwhile
-
-
 def main(args):
     from paddleseg.utils import logger
 
     from paddleseg_semi.deploy.backends import PaddleBackend, TensorRT
-    from paddleseg_semi.deploy.worker import Worker
     from paddleseg_semi.errors import InputError
     from paddleseg_semi.runtime import set_device, tune_cpu
     bundle, photos = open_photos(args)
@@ -56,15 +52,10 @@ def main(args):
         args.precision = 'fp32'
     tensorrt = TensorRT(args.batch_size, args.min_subgraph_size, args.enable_auto_tune, args.auto_tuned_shape_file,
                         lambda backend: run_first(args, bundle, photos, backend)) if args.use_trt else None
-    network = (bundle, device, args.cpu_threads, engine, args.precision)
-    apart = len(photos) > _FEW and not tensorrt and not args.benchmark
-    backend = Worker(PaddleBackend, *network) if apart else PaddleBackend(*network, tensorrt)
-    code = segment(args, bundle, photos, backend, {
+    backend = PaddleBackend(bundle, device, args.cpu_threads, engine, args.precision, tensorrt)
+    return segment(args, bundle, photos, backend, {
         'runtime_device': device, 'ir_optim': True, 'enable_memory_optim': bundle.model.endswith('.pdmodel'),
         'enable_tensorrt': args.use_trt, 'enable_mkldnn': engine == 'onednn', 'precision': args.precision})
-    if apart:
-        backend.close()
-    return code
 
 
 if __name__ == '__main__':

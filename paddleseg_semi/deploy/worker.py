@@ -1,5 +1,5 @@
 """A network in a process of its own: Paddle Inference holds Python's lock as long as a network runs, so in one process
-nothing would be read or written, and no request be answered, meanwhile."""
+no request would be answered meanwhile."""
 
 import atexit
 import contextlib
