@@ -8,6 +8,7 @@ import math
 import os
 import sys
 
+import cv2
 import paddle.nn.functional as F
 from paddleseg.core import infer
 from paddleseg.utils import progbar, visualize
@@ -138,6 +139,13 @@ def save_mask(classes, path, color_map):
     png = io.BytesIO()
     visualize.get_pseudo_color_map(classes, color_map).save(png, format='PNG')
     save_bytes(png.getbuffer(), path)
+
+
+def save_picture(pixels, stem, suffix):
+    """Writes uint8 [h, w, 3] BGR as `stem` + `suffix`, or as a PNG where OpenCV writes no such files; complete or not
+    at all."""
+    suffix = suffix if cv2.haveImageWriter(f'picture{suffix}') else '.png'
+    save_bytes(cv2.imencode(suffix, pixels)[1], stem + suffix)
 
 
 def save_bytes(data, path):

@@ -2,7 +2,6 @@
 
 import os
 
-import cv2
 import paddle
 import paddle.distributed as dist
 import paddle.nn.functional as F
@@ -11,7 +10,7 @@ from paddleseg.core.infer import reverse_transform
 from paddleseg.core.predict import preprocess
 from paddleseg.utils import logger, visualize
 
-from paddleseg_semi.core.common import as_tested, progress_bar, save_bytes, save_mask
+from paddleseg_semi.core.common import as_tested, progress_bar, save_mask, save_picture
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.modes import evaluating
 
@@ -52,10 +51,8 @@ def predict(model, transforms, images, save_dir, aug_pred=False, scales=1.0, fli
             pred, _ = run(net, data['img'], trans_info=data['trans_info'], **options)
             pred = pred[0, 0].numpy().astype('uint8')
             save_mask(pred, os.path.join(masks, f'{name}.png'), color_map)
-            suffix = os.path.splitext(path)[1]
-            suffix = suffix if cv2.haveImageWriter(f'photo{suffix}') else '.png'
-            overlay = cv2.imencode(suffix, visualize.visualize(path, pred, color_map, weight=0.6))[1]
-            save_bytes(overlay, os.path.join(added, name + suffix))
+            save_picture(visualize.visualize(path, pred, color_map, weight=0.6), os.path.join(added, name),
+                         os.path.splitext(path)[1])
             bar.update(i + 1)
     return [added, masks]
 

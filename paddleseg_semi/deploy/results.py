@@ -9,7 +9,7 @@ import tempfile
 import cv2
 import numpy as np
 
-from paddleseg_semi.core.common import make_folder, save_bytes, save_mask
+from paddleseg_semi.core.common import make_folder, save_bytes, save_mask, save_picture
 from paddleseg_semi.deploy.polygons import area, outlines
 from paddleseg_semi.errors import InputError, RunError
 
@@ -55,10 +55,8 @@ class Overlays(Writer):
     subfolder = 'added_prediction'
 
     def make(self, photo):
-        suffix = os.path.splitext(photo.path)[1]
-        suffix = suffix if cv2.haveImageWriter(f'x{suffix}') else '.png'
-        data = cv2.imencode(suffix, overlay(photo, self.bundle.palette))[1]
-        save_bytes(data, os.path.join(self.folder, self.subfolder, photo.name + suffix))
+        save_picture(overlay(photo, self.bundle.palette), os.path.join(self.folder, self.subfolder, photo.name),
+                     os.path.splitext(photo.path)[1])
 
 
 class OverlayVideo(Writer):
