@@ -113,21 +113,10 @@ def add_test_flags(parser, augment):
 
 
 def add_window_flags(parser):
-    """The sliding window; `check_window` checks what they say."""
+    """The sliding window."""
     parser.add_argument('--is_slide', action='store_true', help='move a window over the image')
     parser.add_argument('--crop_size', nargs=2, type=int, metavar=('W', 'H'), help='the window, pixels')
     parser.add_argument('--stride', nargs=2, type=int, metavar=('W', 'H'), help='steps of the window, pixels')
-
-
-def check_window(crop_size, stride, input_shape=(-1, -1, -1, -1)):
-    """InputError for a window that leaves gaps, has no size, or not that of a model's input, N, C, H, W; -1 is any."""
-    from paddleseg_semi.core import common
-    from paddleseg_semi.errors import InputError
-    common.check_window(crop_size, stride)
-    height, width = input_shape[2:]
-    if height not in (-1, crop_size[1]) or width not in (-1, crop_size[0]):
-        raise InputError(f'--crop_size {crop_size[0]} {crop_size[1]}: the model was exported for images of width '
-                         f'{width} and height {height} (-1: any).')
 
 
 def build_network(args, net=None):
@@ -172,7 +161,7 @@ def test_options(args, config, augment):
     Raises:
         InputError: a window that leaves gaps or has no size, a scale that is not positive.
     """
-    from paddleseg_semi.core.common import check_scales
+    from paddleseg_semi.core.common import check_scales, check_window
     from paddleseg_semi.errors import InputError
     if args.use_multilabel:
         raise InputError('--use_multilabel: not offered; here the classes of a pixel exclude each other.')

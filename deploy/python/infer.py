@@ -54,7 +54,7 @@ def main(args):
                         lambda backend: run_first(args, bundle, photos, backend)) if args.use_trt else None
     backend = PaddleBackend(bundle, device, args.cpu_threads, engine, args.precision, tensorrt)
     return segment(args, bundle, photos, backend, {
-        'runtime_device': device, 'ir_optim': True, 'enable_memory_optim': bundle.model.endswith('.pdmodel'),
+        'runtime_device': device, 'ir_optim': True, 'enable_memory_optim': backend.memory_optim,
         'enable_tensorrt': args.use_trt, 'enable_mkldnn': engine == 'onednn', 'precision': args.precision})
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from cli import add_window_flags, check_window, true_or_false
+from cli import add_window_flags, true_or_false
 
 _WARM_UP = 5  # runs of the network before a benchmark
 
@@ -41,7 +41,7 @@ def add_photo_flags(parser):
 
 
 def open_photos(args):
-    """Checks the flags and reads the model's description.
+    """Checks the flags and reads the model's description. Afterwards `args.window` is the Window, or None.
 
     Returns:
         tuple: Bundle, and Images or Video.
@@ -54,6 +54,7 @@ def open_photos(args):
     from paddleseg_semi.deploy.bundle import Bundle
     from paddleseg_semi.deploy.photos import VIDEOS, Images, Video
     from paddleseg_semi.deploy.results import check_scores
+    from paddleseg_semi.deploy.windows import asked_window
     from paddleseg_semi.errors import InputError
     if args.cpu_threads is None:
         args.cpu_threads = len(os.sched_getaffinity(0))
@@ -65,9 +66,7 @@ def open_photos(args):
     bundle = Bundle.read(args.config)
     if args.save_conf:
         check_scores(bundle, '--save_conf')
-    if args.is_slide:
-        check_window(args.crop_size, args.stride, bundle.input_shape)
-        check_scores(bundle, '--is_slide')
+    args.window = asked_window(args, bundle)
     fixed = bundle.input_shape[0]
     if fixed != -1 and args.batch_size > fixed:
         raise InputError(f'--batch_size {args.batch_size}: the model was exported for batches of {fixed}.')
@@ -80,7 +79,7 @@ def open_photos(args):
 def run_first(args, bundle, photos, backend, batches=10):
     """Runs the model over as many photos as fill some batches, and writes nothing."""
     from paddleseg_semi.deploy.pipeline import Pipeline
-    for _ in Pipeline(bundle, backend, [], args.batch_size, _window(args)).run(
+    for _ in Pipeline(bundle, backend, [], args.batch_size, args.window).run(
             itertools.islice(photos, batches * args.batch_size)):
         pass
 
@@ -103,7 +102,7 @@ def segment(args, bundle, photos, backend, settings):
     from paddleseg_semi.deploy.pipeline import Pipeline
     writers = _writers(args, bundle, photos)
     make_folder(args.save_dir)
-    pipeline = Pipeline(bundle, backend, writers, args.batch_size, _window(args), args.save_conf, args.max_pixels,
+    pipeline = Pipeline(bundle, backend, writers, args.batch_size, args.window, args.save_conf, args.max_pixels,
                         _WARM_UP if args.benchmark else 0)
     bar = progress_bar(len(photos) or None, show=args.print_detail)
     skipped, done, start = [], 0, time.perf_counter()
@@ -124,11 +123,6 @@ def segment(args, bundle, photos, backend, settings):
     print(f'{os.path.basename(sys.argv[0])}: {len(skipped)} of {done} images were skipped:', *skipped, sep='\n  ',
           file=sys.stderr)
     return 3
-
-
-def _window(args):
-    from paddleseg_semi.deploy.windows import Window
-    return Window(args.crop_size, args.stride, args.average_probs) if args.is_slide else None
 
 
 def _writers(args, bundle, photos):

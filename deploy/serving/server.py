@@ -10,7 +10,7 @@ import sys
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..')
 sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)), ROOT, os.path.join(ROOT, 'tools')]
 
-from cli import Parser, add_device_flags, add_window_flags, check_window, run, true_or_false
+from cli import Parser, add_device_flags, add_window_flags, run, true_or_false
 
 parser = Parser(__doc__)
 parser.add_argument('--config', required=True, help='deploy.yaml, as tools/export.py writes it')
@@ -40,8 +40,7 @@ def main(args):
 
     from paddleseg_semi.deploy.bundle import Bundle
     from paddleseg_semi.deploy.extras import require
-    from paddleseg_semi.deploy.results import check_scores
-    from paddleseg_semi.deploy.windows import Window
+    from paddleseg_semi.deploy.windows import asked_window
     from paddleseg_semi.deploy.worker import Worker
     from paddleseg_semi.errors import InputError
     for name in ('aiohttp', 'prometheus_client'):
@@ -56,11 +55,7 @@ def main(args):
     if 0 < bundle.input_shape[0] < args.batch_size:
         args.batch_size = bundle.input_shape[0]
         logger.info(f'The model was exported for batches of {args.batch_size}.')
-    window = None
-    if args.is_slide:
-        check_window(args.crop_size, args.stride, bundle.input_shape)
-        check_scores(bundle, '--is_slide')
-        window = Window(args.crop_size, args.stride, args.average_probs)
+    window = asked_window(args, bundle)
     sock = listen(args.host, args.port)
     engine = 'openvino' if args.enable_openvino else 'onednn' if args.enable_mkldnn else 'paddle'
     threads = args.cpu_threads or len(os.sched_getaffinity(0))

@@ -7,7 +7,10 @@ import numpy as np
 from paddleseg.transforms import Compose, Normalize
 from scipy.special import softmax
 
+from paddleseg_semi.core.common import check_window
+from paddleseg_semi.deploy.results import check_scores
 from paddleseg_semi.deploy.segment import as_input, best_classes, to_photo
+from paddleseg_semi.errors import InputError
 
 
 @dataclass
@@ -23,6 +26,23 @@ class Window:
     crop_size: tuple
     stride: tuple
     average_probs: bool = False
+
+
+def asked_window(args, bundle):
+    """The Window that --is_slide, --crop_size, --stride, --average_probs (Namespace) ask for; None without the first.
+
+    Raises:
+        InputError: it leaves gaps, has no size, or not the one the model was exported for; the model gives classes.
+    """
+    if not args.is_slide:
+        return None
+    check_window(args.crop_size, args.stride)
+    height, width = bundle.input_shape[2:]
+    if height not in (-1, args.crop_size[1]) or width not in (-1, args.crop_size[0]):
+        raise InputError(f'--crop_size {args.crop_size[0]} {args.crop_size[1]}: the model was exported for images of '
+                         f'width {width} and height {height} (-1: any).')
+    check_scores(bundle, '--is_slide')
+    return Window(args.crop_size, args.stride, args.average_probs)
 
 
 def slide(bundle, run, image, window, batch_size=1, with_conf=False):
