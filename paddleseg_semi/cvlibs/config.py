@@ -189,7 +189,6 @@ class SemiConfig(Config):
             raise InputError(f'semi.lr_batch: {self.lr_scheduler_cfg.get("type")} has no learning_rate to scale. '
                              'Remove the key.')
 
-
     def _check_test(self, path):
         """Evaluation in training has no flags: what is wrong has to show before the first step."""
         test = self.dic.get('test_config', {})
