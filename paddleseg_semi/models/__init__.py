@@ -6,6 +6,7 @@ from paddleseg_semi.models import (  # noqa: F401
     deeplabv2,
     deeplabv3p_semi,
     discriminator,
+    efficientnet_lite,
     resnet38d,
     resnet_caffe,
     resnet_deepstem,

@@ -29,6 +29,25 @@ def procedural(name, shape):
     return value.astype('float32')
 
 
+def formula(shape, k, seed):
+    """The formula tensors of the golden data: an integer hash of position, tensor number and seed.
+
+    Args:
+        shape (Sequence[int]): of the tensor.
+        k (int): its number.
+        seed (int): of the file.
+
+    Returns:
+        np.ndarray: float64, in -1..1.
+    """
+    h = np.arange(np.prod(shape), dtype=np.uint32) * np.uint32(2654435761)
+    h += np.uint32((k * 40503 + seed * 69069 + 12345) % 2**32)
+    for shift, factor in ((15, 2246822519), (13, 3266489917)):
+        h = (h ^ (h >> np.uint32(shift))) * np.uint32(factor)
+    h ^= h >> np.uint32(16)
+    return (2. * h / 2**32 - 1).reshape(shape)
+
+
 class Given(nn.Layer):
     """A backbone that returns the features of a golden case."""
 

@@ -5,6 +5,7 @@ import paddle
 import pytest
 from conftest import close, golden, tensor
 from convert_weights import ARCHITECTURES, rename
+from procedural import formula
 
 from paddleseg_semi.models.deeplabv2 import DeepLabV2
 from paddleseg_semi.models.resnet_caffe import CaffeResNet
@@ -12,16 +13,6 @@ from paddleseg_semi.models.weights import assign
 
 FILES = golden('advsemiseg_deeplabv2*.npz')
 NETWORKS = [pytest.param(file, tag, id=f'{name}-{tag}') for name, file in FILES for tag in ('r101', 'tiny')]
-
-
-def formula(shape, k, seed):
-    """Reproducible numbers in -1..1: an integer hash of position, tensor number and seed."""
-    h = np.arange(np.prod(shape), dtype=np.uint32) * np.uint32(2654435761)
-    h += np.uint32((k * 40503 + seed * 69069 + 12345) % 2**32)
-    for shift, factor in ((15, 2246822519), (13, 3266489917)):
-        h = (h ^ (h >> np.uint32(shift))) * np.uint32(factor)
-    h ^= h >> np.uint32(16)
-    return (2. * h / 2**32 - 1).reshape(shape)
 
 
 def reference_weights(file, tag, net):

@@ -1,0 +1,74 @@
+"""EfficientNet-Lite: names of the published files, and features with weights given by a formula."""
+
+import re
+
+import numpy as np
+import paddle
+import pytest
+from conftest import close, golden, tensor
+from procedural import formula
+
+from paddleseg_semi.models import efficientnet_lite
+from paddleseg_semi.models.weights import assign
+
+PAD_AS = {'lite1': 240, 'lite2': 260}  # as the package of the weights, which made the numbers at stride 32
+CLASSIFIER = ('_conv_head.', '_bn1.', '_fc.')
+NETWORKS = [pytest.param(file, match[1], id=f'{name}-{match[1]}') for name, file in golden('efflite*.npz')
+            for match in (re.fullmatch(r'(lite\d+)_names', key) for key in file) if match]
+
+
+def ours(name):
+    return re.sub(r'running_var$', '_variance', re.sub(r'running_mean$', '_mean', name))
+
+
+def values(name, shape, k, seed):
+    u = formula(shape, k, seed)
+    if name.endswith('running_var'):
+        return 1 + 0.25 * u
+    if name.endswith(('running_mean', 'bias')):
+        return 0.1 * u
+    if u.ndim == 4:
+        return u * np.sqrt(3 / np.prod(shape[1:]))
+    return u * np.sqrt(3 / shape[1]) if u.ndim == 2 else 1 + 0.2 * u
+
+
+def build(file, tag, **settings):
+    net = getattr(efficientnet_lite, f'EfficientNetLite{tag.removeprefix("lite")}')(**settings)
+    state = {}
+    for k, (name, shape) in enumerate(zip(file[f'{tag}_names'].tolist(), file[f'{tag}_shapes'].tolist())):
+        if not name.startswith(CLASSIFIER):
+            shape = [int(side) for side in re.findall(r'\d+', shape)]
+            state[ours(name)] = values(name, shape, k, int(file['formula_seed'])).astype('float32')
+    assert assign(net, state, 'formula') == len(state) == len(net.state_dict())
+    net.eval()
+    return net
+
+
+def check(features, file, prefix):
+    for j, feature in enumerate(features):
+        wanted = file[f'{prefix}feature{j}']
+        found = feature[0].numpy()
+        close(found[:, :wanted.shape[1], :wanted.shape[2]], wanted)
+        close([found.mean(), found.std()], file[f'{prefix}feature{j}_mean_std'])
+        if f'{prefix}feature{j}_shape' in file:
+            assert list(found.shape) == file[f'{prefix}feature{j}_shape'].tolist()
+
+
+@pytest.mark.parametrize('file, tag', NETWORKS)
+@paddle.no_grad()
+def test_features(file, tag):
+    net = build(file, tag, pad_as=PAD_AS.get(tag))
+    assert net.feat_channels == file[f'{tag}_channels'].tolist()
+    assert net.ends == file[f'{tag}_blocks'].tolist()
+    check(net(tensor((2 * formula([1, 3, *file[f'{tag}_input_hw']], 9999, 0)).astype('float32'))), file, f'{tag}_')
+
+
+@pytest.mark.parametrize('file, tag', NETWORKS)
+@paddle.no_grad()
+def test_output_stride_16(file, tag):
+    net = build(file, tag, output_stride=16)
+    sizes = [key for key in file if re.fullmatch(rf'{tag}_os16_\w+_hw', key)]
+    assert sizes
+    for key in sizes:
+        x = tensor((2 * formula([1, 3, *file[key]], 8888, 0)).astype('float32'))
+        check(net(x), file, key.removesuffix('hw'))
