@@ -16,8 +16,7 @@ class SemiDeepLabV3P(nn.Layer):
 
     Args:
         num_classes (int): C.
-        backbone (nn.Layer): a PaddleSeg backbone with `feat_channels`; its first, last and, for `aux`, last but one
-            features are used.
+        backbone (nn.Layer): a PaddleSeg backbone with `feat_channels`.
         aspp_ratios (tuple[int], optional): dilations of the three 3x3 branches. Default: (6, 12, 18), for output
             stride 16; (12, 24, 36) for 8.
         low_channels (int, optional): channels of the low-level feature. Default: 48.
@@ -27,18 +26,23 @@ class SemiDeepLabV3P(nn.Layer):
         aux (bool, optional): an auxiliary classifier on the third stage: a second output in train mode.
             Default: False.
         align_corners (bool, optional): of all resizing. Default: True.
+        channels (int, optional): of the branches and of the decoder; small networks want fewer. Default: 256.
+        backbone_indices (tuple[int], optional): which of the backbone's features are the low-level one and the last;
+            `aux` takes the one before the last. Default: (0, -1).
         pretrained (str, optional): path or URL of weights of the whole network. Default: None.
     """
 
     def __init__(self, num_classes, backbone, aspp_ratios=(6, 12, 18), low_channels=48, head_kernel=1,
-                 conv_bias=False, dropout=0., aux=False, align_corners=True, pretrained=None):
+                 conv_bias=False, dropout=0., aux=False, align_corners=True, channels=256, backbone_indices=(0, -1),
+                 pretrained=None):
         super().__init__()
         self.backbone = backbone
-        channels = backbone.feat_channels
-        self.decoder = Decoder(num_classes, channels[0], channels[-1], aspp_ratios, low_channels, head_kernel,
-                               conv_bias, dropout, align_corners)
-        self.aux = nn.Sequential(*_conv_bn_relu(channels[-2], 256, 3, bias=conv_bias, dropout=dropout),
-                                 nn.Conv2D(256, num_classes, 1)) if aux else None
+        self.low, self.high = backbone_indices
+        widths = backbone.feat_channels
+        self.decoder = Decoder(num_classes, widths[self.low], widths[self.high], aspp_ratios, channels, low_channels,
+                               head_kernel, conv_bias, dropout, align_corners)
+        self.aux = nn.Sequential(*_conv_bn_relu(widths[self.high - 1], channels, 3, bias=conv_bias, dropout=dropout),
+                                 nn.Conv2D(channels, num_classes, 1)) if aux else None
         self.align_corners = align_corners
         if pretrained is not None:
             load_pretrained(self, pretrained)
@@ -52,27 +56,27 @@ class SemiDeepLabV3P(nn.Layer):
             list[Tensor]: logits [N, C, H, W]; in train mode those of the auxiliary classifier behind them.
         """
         features = self.backbone(x)
-        outputs = [self.decoder(features[0], features[-1])]
+        outputs = [self.decoder(features[self.low], features[self.high])]
         if self.aux is not None and self.training:
-            outputs.append(self.aux(features[-2]))
+            outputs.append(self.aux(features[self.high - 1]))
         return [_resize(output, x, self.align_corners) for output in outputs]
 
 
 class Decoder(nn.Layer):
     """Atrous spatial pyramid pooling, joined with a low-level feature; see :class:`SemiDeepLabV3P`."""
 
-    def __init__(self, num_classes, low_in, high_in, aspp_ratios, low_channels, head_kernel, conv_bias, dropout,
-                 align_corners):
+    def __init__(self, num_classes, low_in, high_in, aspp_ratios, channels, low_channels, head_kernel, conv_bias,
+                 dropout, align_corners):
         super().__init__()
         self.low_conv = nn.Sequential(*_conv_bn_relu(low_in, low_channels, 1, bias=True))
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2D(1), *_conv_bn_relu(high_in, 256, 1))
-        self.branches = nn.LayerList([nn.Sequential(*_conv_bn_relu(high_in, 256, 3 if ratio else 1, max(ratio, 1)))
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2D(1), *_conv_bn_relu(high_in, channels, 1))
+        self.branches = nn.LayerList([nn.Sequential(*_conv_bn_relu(high_in, channels, 3 if ratio else 1, max(ratio, 1)))
                                       for ratio in (0, *aspp_ratios)])
         self.head = nn.Sequential(
-            *_conv_bn_relu(256 * (len(aspp_ratios) + 2), 256, head_kernel, dropout=dropout))
+            *_conv_bn_relu(channels * (len(aspp_ratios) + 2), channels, head_kernel, dropout=dropout))
         self.classifier = nn.Sequential(
-            *_conv_bn_relu(256 + low_channels, 256, 3, bias=conv_bias, dropout=dropout),
-            *_conv_bn_relu(256, 256, 3, bias=conv_bias, dropout=dropout), nn.Conv2D(256, num_classes, 1))
+            *_conv_bn_relu(channels + low_channels, channels, 3, bias=conv_bias, dropout=dropout),
+            *_conv_bn_relu(channels, channels, 3, bias=conv_bias, dropout=dropout), nn.Conv2D(channels, num_classes, 1))
         self.align_corners = align_corners
 
     def forward(self, low, high):
