@@ -6,6 +6,7 @@ import textwrap
 import paddleseg.utils
 from paddleseg.models import losses
 
+from paddleseg_semi.models.fetch import download
 from paddleseg_semi.models.weights import load_pretrained
 
 # 2026-11, PaddleSeg 2.8.0: losses mix float32 with int64 or bool in one operation, a TypeError in Paddle 3.
@@ -33,6 +34,8 @@ def apply():
     # call through both modules. Vision transformers then read the file again: by that time it has been found harmless.
     for module in (paddleseg.utils, paddleseg.utils.utils):
         module.load_pretrained_model = load_pretrained
+    # 2026-12, PaddleSeg 2.8.0: archives of a recipe's address are unpacked wherever the names in them lead.
+    paddleseg.utils.utils.download_pretrained_model = paddleseg.utils.download_pretrained_model = download
 
 
 def _edit(owner, name, wrong, right):

@@ -2,24 +2,17 @@
 
 import importlib
 import os
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 from cli import Parser, run
-
-COMMON = [  # of every network: batch normalization has other names, DataParallel left a prefix
-    (r'^module\.', ''),
-    (r'running_mean$', '_mean'),
-    (r'running_var$', '_variance'),
-]
 
 
 class Architecture(NamedTuple):
     """A network whose weights can be converted.
 
     Attributes:
-        rules (list[tuple[str, str]]): regular expression and replacement, applied in order to each name.
+        rules (list[tuple[str, str]]): see `torch_file.paddle_names`.
         classifier (str, optional): a tensor, by its new name, whose first dimension is the number of classes. None for
             a backbone.
         build (Callable): number of classes (None for a backbone) -> nn.Layer.
@@ -119,35 +112,16 @@ parser.add_argument('--model_path', required=True, help='the .pth or .params fil
 parser.add_argument('--save_path', required=True, help='the .pdparams file to write')
 
 
-def rename(state, rules):
-    """Gives foreign weights their Paddle names.
-
-    Args:
-        state (dict[str, Any]): by their own names.
-        rules (list[tuple[str, str]]): see :class:`Architecture`.
-
-    Returns:
-        dict[str, Any]: the same values in the same order by Paddle's names, without PyTorch's batch counters.
-    """
-    renamed = {}
-    for name, value in state.items():
-        if name.endswith('num_batches_tracked'):
-            continue
-        for pattern, replacement in COMMON + rules:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = value
-    return renamed
-
-
 def main(args):
     import paddle
 
     from paddleseg_semi.errors import InputError
+    from paddleseg_semi.models.torch_file import paddle_names
     from paddleseg_semi.models.weights import assign
 
     arch = ARCHITECTURES[args.arch]
     reader = importlib.import_module(f'paddleseg_semi.models.{arch.reader}')
-    state = rename(reader.read(args.model_path), arch.rules)
+    state = paddle_names(reader.read(args.model_path), arch.rules)
     classifier = state.get(arch.classifier)
     if arch.classifier and (classifier is None or classifier.ndim != 4 or not classifier.size):
         raise InputError(f'{args.model_path}: has no classifier ({arch.classifier} in our names), so it is not of '

@@ -1,6 +1,7 @@
 """Weights saved by PyTorch, read without PyTorch and without executing what the file says."""
 
 import pickle
+import re
 import zipfile
 
 import numpy as np
@@ -11,6 +12,42 @@ from paddleseg_semi.safe import Unpickler
 _MAGIC = 0x1950a86a20f9469cfc6c  # begins a file of PyTorch before 1.6
 _DTYPES = {'Float': 'f4', 'Double': 'f8', 'Half': 'f2', 'BFloat16': 'u2', 'Long': 'i8', 'Int': 'i4', 'Short': 'i2',
            'Char': 'i1', 'Byte': 'u1', 'Bool': '?'}
+_NAMES = [  # of every network: batch normalization has other names, DataParallel left a prefix
+    (r'^module\.', ''),
+    (r'running_mean$', '_mean'),
+    (r'running_var$', '_variance'),
+]
+
+
+def is_one(path):
+    """bool: whether a file begins as PyTorch's do, of either format; False for one that cannot be read."""
+    try:
+        with open(path, 'rb') as file:
+            head = file.read(14)
+    except OSError:
+        return False
+    return head.startswith((b'PK\3\4', b'\x80\2\x8a\n' + _MAGIC.to_bytes(10, 'little')))
+
+
+def paddle_names(state, rules=()):
+    """Gives PyTorch's weights their Paddle names.
+
+    Args:
+        state (dict[str, Any]): by their own names.
+        rules (Sequence[tuple[str, str]]): regular expression and replacement, applied in order to each name, after what
+            holds for every network.
+
+    Returns:
+        dict[str, Any]: the same values in the same order, without PyTorch's batch counters.
+    """
+    renamed = {}
+    for name, value in state.items():
+        if name.endswith('num_batches_tracked'):
+            continue
+        for pattern, replacement in [*_NAMES, *rules]:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    return renamed
 
 
 def read(path):

@@ -1,17 +1,17 @@
 """Weights from a file into a network, without executing what the file says."""
 
-import os
-from urllib.parse import urlparse
-
 import numpy as np
-from paddleseg.utils import logger, utils
+from paddle import nn
+from paddleseg.utils import logger
 
 from paddleseg_semi import safe
 from paddleseg_semi.errors import InputError, nearest
+from paddleseg_semi.models import torch_file
+from paddleseg_semi.models.fetch import local_file
 
 
 def load_weights(model, path, partial=False, net=None):
-    """Loads a `.pdparams` file.
+    """Loads a `.pdparams` file, or a `.pth` file of a network whose layers are named as PyTorch's.
 
     Args:
         model (nn.Layer): the network.
@@ -27,10 +27,17 @@ def load_weights(model, path, partial=False, net=None):
         InputError: the file is missing, damaged, would execute code or is no weights file; a tensor is missing or of
             another shape (unless `partial`); nothing fits.
     """
-    state = safe.load(path)
+    state = _from_torch(path, model) if torch_file.is_one(path) else safe.load(path)
     count = assign(model, network_of(state, model, net, path) if net else state, path, partial)
     logger.info(f'{count} of {len(model.state_dict())} tensors of {type(model).__name__} loaded from {path}')
     return count
+
+
+def _from_torch(path, model):
+    """dict[str, np.ndarray]: the weights of a file of PyTorch, where a Linear layer has them the other way round."""
+    state = torch_file.paddle_names(torch_file.read(path))
+    linear = {f'{name}.weight' for name, layer in model.named_sublayers() if isinstance(layer, nn.Linear)}
+    return {name: array.T if name in linear else array for name, array in state.items()}
 
 
 def network_of(state, model, net, source):
@@ -66,17 +73,15 @@ def load_pretrained(model, pretrained):
 
     Args:
         model (nn.Layer): the network or backbone.
-        pretrained (str|None): a file, or a URL, which PaddleSeg downloads and keeps.
+        pretrained (str|None): a file, a package or an address, see `fetch.local_file`.
 
     Raises:
-        InputError: see :func:`load_weights`.
+        InputError: see `fetch.local_file` and :func:`load_weights`.
     """
     if pretrained is None:
         logger.info(f'No pretrained weights: {type(model).__name__} starts from random ones.')
         return
-    if not os.path.exists(pretrained) and urlparse(pretrained).netloc:
-        pretrained = utils.download_pretrained_model(pretrained)
-    load_weights(model, pretrained, partial=True)
+    load_weights(model, local_file(pretrained), partial=True)
 
 
 def assign(model, state, source, partial=False):

@@ -4,11 +4,12 @@ import numpy as np
 import paddle
 import pytest
 from conftest import close, golden, tensor
-from convert_weights import ARCHITECTURES, rename
+from convert_weights import ARCHITECTURES
 from procedural import formula
 
 from paddleseg_semi.models.deeplabv2 import DeepLabV2
 from paddleseg_semi.models.resnet_caffe import CaffeResNet
+from paddleseg_semi.models.torch_file import paddle_names
 from paddleseg_semi.models.weights import assign
 
 FILES = golden('advsemiseg_deeplabv2*.npz')
@@ -18,7 +19,7 @@ NETWORKS = [pytest.param(file, tag, id=f'{name}-{tag}') for name, file in FILES 
 def reference_weights(file, tag, net):
     """The authors' names, shapes from our network, values from the formula."""
     names = [str(name) for name in file[f'{tag}_names']]
-    ours = rename(dict.fromkeys(names), ARCHITECTURES['deeplabv2_resnet101_caffe'].rules)
+    ours = paddle_names(dict.fromkeys(names), ARCHITECTURES['deeplabv2_resnet101_caffe'].rules)
     shapes = {name: list(value.shape) for name, value in net.state_dict().items()}
     assert len(ours) == len(names)
     state = {}
@@ -39,7 +40,7 @@ def reference_weights(file, tag, net):
 def build(file, tag, branches):
     backbone = CaffeResNet(tuple(file[f'{tag}_depth'].tolist()))
     net = DeepLabV2(int(file['num_classes']), backbone, (6, 12, 18, 24))
-    state = rename(reference_weights(file, tag, net), ARCHITECTURES['deeplabv2_resnet101_caffe'].rules)
+    state = paddle_names(reference_weights(file, tag, net), ARCHITECTURES['deeplabv2_resnet101_caffe'].rules)
     assert assign(net, state, 'formula') == len(state)
     net.head.branches = net.head.branches[:branches]
     net.eval()
@@ -74,7 +75,7 @@ def test_state(name, file):
     """Every tensor of the authors' network has a place in ours, of the same shape, trained or frozen alike."""
     net = DeepLabV2(int(file['num_classes']), CaffeResNet(tuple(file['r101_depth'].tolist())))
     names = [str(n) for n in file['r101_names']]
-    ours = list(rename(dict.fromkeys(names), ARCHITECTURES['deeplabv2_resnet101_caffe'].rules))
+    ours = list(paddle_names(dict.fromkeys(names), ARCHITECTURES['deeplabv2_resnet101_caffe'].rules))
     params = net.state_dict()
     assert set(ours) == set(params)
     for name, theirs, shape, trainable, head in zip(

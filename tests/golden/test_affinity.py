@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 from conftest import close, golden, golden_cases, tensor
-from convert_weights import ARCHITECTURES, rename
+from convert_weights import ARCHITECTURES
 from paddle import nn
 from procedural import Given, procedural
 
@@ -15,6 +15,7 @@ from paddleseg_semi.datasets.maps import sure_labels
 from paddleseg_semi.losses.affinity import affinity_losses, pair_sets
 from paddleseg_semi.models.affinity import AffinityNet, affinities, fitting_radius, from_sources, half_disk
 from paddleseg_semi.models.resnet38d import ResNet38d
+from paddleseg_semi.models.torch_file import paddle_names
 
 RULES = ARCHITECTURES['affinitynet_resnet38d'].rules
 
@@ -100,7 +101,7 @@ def test_loss(case):
 @pytest.mark.parametrize('case', cases('forward'))
 @paddle.no_grad()
 def test_heads(case):
-    weights = rename({key[2:]: array for key, array in case.items() if key.startswith('w_')}, RULES)
+    weights = paddle_names({key[2:]: array for key, array in case.items() if key.startswith('w_')}, RULES)
     widths = [len(weights[f'reduce.{k}.weight']) for k in range(3)]
     for name in ('fwd', 'small'):
         features = [tensor(case[f'{name}_feat_conv{k}']) for k in (4, 5, 6)]
@@ -133,7 +134,7 @@ def network():
 @pytest.mark.parametrize('case', cases('net'))
 @paddle.no_grad()
 def test_whole_network(case, network):
-    names = dict(zip(rename(dict.fromkeys(case['tensor_names'].tolist()), RULES), case['tensor_names'].tolist()))
+    names = dict(zip(paddle_names(dict.fromkeys(case['tensor_names'].tolist()), RULES), case['tensor_names'].tolist()))
     state = network.state_dict()
     assert state.keys() == names.keys()
     network.set_state_dict({name: procedural(names[name], list(value.shape)) for name, value in state.items()})

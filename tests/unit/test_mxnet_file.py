@@ -6,11 +6,12 @@ import struct
 import convert_weights
 import numpy as np
 import pytest
-from convert_weights import ARCHITECTURES, rename
+from convert_weights import ARCHITECTURES
 
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.models import mxnet_file, resnet38d
 from paddleseg_semi.models.resnet38d import ResNet38d
+from paddleseg_semi.models.torch_file import paddle_names
 from paddleseg_semi.models.weights import load_weights
 
 CODES = {'float32': 0, 'float64': 1, 'float16': 2, 'uint8': 3, 'int32': 4, 'int8': 5, 'int64': 6}
@@ -85,7 +86,7 @@ def test_names_of_resnet38():
     ours = list(ResNet38d(width=1 / 64).state_dict())
     theirs = [mxnet_name(name) for name in ours]
     assert len(set(theirs)) == len(ours)
-    found = rename({**dict.fromkeys(theirs), 'arg:linear1000_weight': None}, ARCHITECTURES['resnet38d'].rules)
+    found = paddle_names({**dict.fromkeys(theirs), 'arg:linear1000_weight': None}, ARCHITECTURES['resnet38d'].rules)
     assert list(found) == [*ours, 'linear1000.weight']
 
 
