@@ -26,7 +26,7 @@ MAY_IMPORT = {
     'safe': {'errors'},
     'runtime': {'errors'},
     'cvlibs.manager': set(),
-    'compat': FLOOR | {'models.weights'},
+    'compat': FLOOR | {'models.weights', 'models.fetch'},
     'losses': FLOOR,
     'transforms': FLOOR,
     'models': FLOOR,
