@@ -1,11 +1,15 @@
 """What PaddleSeg gets wrong, repaired in place: one entry per defect, with month and version it was last seen in."""
 
+import functools
 import inspect
 import textwrap
 
+import cv2
 import paddleseg.utils
 from paddleseg.models import losses
+from paddleseg.transforms import Compose
 
+from paddleseg_semi import images
 from paddleseg_semi.models.fetch import download
 from paddleseg_semi.models.weights import load_pretrained
 
@@ -36,6 +40,23 @@ def apply():
         module.load_pretrained_model = load_pretrained
     # 2026-12, PaddleSeg 2.8.0: archives of a recipe's address are unpacked wherever the names in them lead.
     paddleseg.utils.utils.download_pretrained_model = paddleseg.utils.download_pretrained_model = download
+    # 2026-12, PaddleSeg 2.8.0: photos are read by an OpenCV that gets no fixes any more, masks of any kind of file.
+    if not hasattr(Compose.__call__, '__wrapped__'):
+        Compose.__call__ = _reading(Compose.__call__)
+
+
+def _reading(transform):
+    """PaddleSeg's transforms, but that files are read by `paddleseg_semi.images`."""
+    @functools.wraps(transform)
+    def call(self, data):
+        if isinstance(data.get('img'), str):
+            img = images.read(data['img'], self.img_channels)
+            data['img'] = (img if img.ndim == 2 else cv2.cvtColor(img, cv2.COLOR_RGB2BGR)).astype('float32')
+        if isinstance(data.get('label'), str):
+            data['label'] = images.read_mask(data['label'])
+        return transform(self, data)
+
+    return call
 
 
 def _edit(owner, name, wrong, right):

@@ -69,11 +69,12 @@ def photo(builder):
     import cv2
     import numpy as np
 
+    from paddleseg_semi import images
     from paddleseg_semi.errors import InputError
     channels = builder.config.val_dataset_cfg.get('img_channels', 3)
     try:
         path = builder.val_dataset.file_list[0][0]
-        image = cv2.imread(path, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
+        image = images.read(path, channels)[..., ::-1 if channels == 3 else slice(None)]
     except InputError:
         image = None
     if image is None or channels not in (1, 3):

@@ -1,10 +1,8 @@
 """Photos as strangers send them: what they are is found out before anything of their size is allocated."""
 
-import io
-
-from PIL import Image
-
+from paddleseg_semi import images
 from paddleseg_semi.deploy import photos
+from paddleseg_semi.errors import InputError
 
 FORMATS = {'JPEG': b'\xff\xd8\xff', 'PNG': b'\x89PNG\r\n\x1a\n', 'BMP': b'BM'}  # and how their files begin
 
@@ -34,12 +32,9 @@ def decode(body, channels, max_pixels):
     if not body.startswith(tuple(FORMATS.values())):
         raise Refused(415, f'The file is not a {" or ".join(FORMATS)} image.')
     try:
-        with Image.open(io.BytesIO(body), formats=list(FORMATS)) as image:
-            width, height = image.size  # of the header: nothing is decoded yet
+        width, height = images.size_of(body, FORMATS)
         if width * height > max_pixels:
             raise Refused(413, f'The photo has {width} x {height} pixels; up to {max_pixels} are accepted.')
         return photos.decode(body, channels, max_pixels)
-    except Refused:
-        raise
-    except Exception as error:  # a damaged file can raise almost anything
-        raise Refused(422, f'The photo is damaged ({photos.reason(error)}).') from None
+    except InputError as error:
+        raise Refused(422, f'The photo is damaged ({error}).') from None

@@ -30,8 +30,9 @@ from photo import FORMATS, Refused, decode
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
 
+from paddleseg_semi.core.common import blended
 from paddleseg_semi.deploy.photos import Photo, reason
-from paddleseg_semi.deploy.results import Polygons, overlay
+from paddleseg_semi.deploy.results import Polygons
 from paddleseg_semi.deploy.segment import Sample, prepare, to_classes
 from paddleseg_semi.errors import InputError, nearest
 
@@ -300,7 +301,7 @@ class Service:
         if output == 'json':
             return self._report(photo, extras)
         return self._mask(photo) if output == 'classes' else \
-            cv2.imencode('.png', overlay(photo, self.bundle.palette))[1].tobytes()
+            cv2.imencode('.png', blended(photo.pixels, photo.classes, self.bundle.palette))[1].tobytes()
 
     def _mask(self, photo):
         file = io.BytesIO()

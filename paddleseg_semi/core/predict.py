@@ -10,12 +10,13 @@ from paddleseg.core.infer import reverse_transform
 from paddleseg.core.predict import preprocess
 from paddleseg.utils import logger, visualize
 
-from paddleseg_semi.core.common import as_tested, progress_bar, save_mask, save_picture
+from paddleseg_semi import images
+from paddleseg_semi.core.common import as_tested, blended, progress_bar, save_mask, save_picture
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.modes import evaluating
 
 
-def predict(model, transforms, images, save_dir, aug_pred=False, scales=1.0, flip_horizontal=True,
+def predict(model, transforms, photos, save_dir, aug_pred=False, scales=1.0, flip_horizontal=True,
             flip_vertical=False, is_slide=False, stride=None, crop_size=None, custom_color=None, size_divisor=None,
             average_probs=False):
     """Writes `added_prediction/` (the photo with the classes over it) and `pseudo_color_prediction/` (palette PNG).
@@ -25,7 +26,7 @@ def predict(model, transforms, images, save_dir, aug_pred=False, scales=1.0, fli
     Args:
         model (nn.Layer): returns a list of logits, the main one [N, C, H, W] first.
         transforms (Compose): what an image passes before the network.
-        images (list[tuple]): (path, name), from `list_images`.
+        photos (list[tuple]): (path, name), from `list_images`.
         save_dir (str): where the two folders go.
         aug_pred (bool): average the logits over `scales`, `flip_horizontal` and `flip_vertical`.
         is_slide (bool): sliding window of `crop_size` (width, height), moved by `stride` (width, height).
@@ -42,16 +43,16 @@ def predict(model, transforms, images, save_dir, aug_pred=False, scales=1.0, fli
         options.update(scales=scales, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical)
     run = infer.aug_inference if aug_pred else infer.inference
     net = as_tested(model, size_divisor, average_probs)
-    images = images[dist.get_rank()::dist.get_world_size()]
+    photos = photos[dist.get_rank()::dist.get_world_size()]
     logger.info('Start to predict...')
-    bar = progress_bar(len(images), show=dist.get_rank() == 0)
+    bar = progress_bar(len(photos), show=dist.get_rank() == 0)
     with evaluating(model), paddle.no_grad():
-        for i, (path, name) in enumerate(images):
+        for i, (path, name) in enumerate(photos):
             data = _prepared(path, transforms)
             pred, _ = run(net, data['img'], trans_info=data['trans_info'], **options)
             pred = pred[0, 0].numpy().astype('uint8')
             save_mask(pred, os.path.join(masks, f'{name}.png'), color_map)
-            save_picture(visualize.visualize(path, pred, color_map, weight=0.6), os.path.join(added, name),
+            save_picture(blended(images.read(path)[..., ::-1], pred, color_map), os.path.join(added, name),
                          os.path.splitext(path)[1])
             bar.update(i + 1)
     return [added, masks]
@@ -60,25 +61,27 @@ def predict(model, transforms, images, save_dir, aug_pred=False, scales=1.0, fli
 def _prepared(image, transforms):
     try:
         return preprocess(image, transforms)
-    except Exception as error:  # a damaged file can raise almost anything
+    except InputError:
+        raise
+    except Exception as error:  # transforms raise all kinds
         raise InputError(f'{image}: cannot be used ({type(error).__name__}: {error}). Repair or unlist it.') from None
 
 
-def label(model, transforms, images, scales=(1.0,), flip=False, **options):
+def label(model, transforms, pairs, scales=(1.0,), flip=False, **options):
     """Writes what a network says about images as palette PNGs of their sizes. Masks that are there already stay, so a
     killed run can be repeated. With several ranks each labels every nranks-th image.
 
     Args:
         model (nn.Layer): returns a list of logits, the main one [N, C, H, W] first.
         transforms (Compose): what an image passes before the network.
-        images (list[tuple[str, str]]): image, and the mask to write.
+        pairs (list[tuple[str, str]]): image, and the mask to write.
         scales, flip, **options: as :func:`class_scores`.
     """
     color_map = visualize.get_color_map_list(256)
-    images = [pair for pair in images[dist.get_rank()::dist.get_world_size()] if not os.path.exists(pair[1])]
-    bar = progress_bar(len(images), show=dist.get_rank() == 0)
+    pairs = [pair for pair in pairs[dist.get_rank()::dist.get_world_size()] if not os.path.exists(pair[1])]
+    bar = progress_bar(len(pairs), show=dist.get_rank() == 0)
     with evaluating(model), paddle.no_grad():
-        for i, (image, mask) in enumerate(images):
+        for i, (image, mask) in enumerate(pairs):
             data = _prepared(image, transforms)
             scores = class_scores(model, data['img'], scales, flip, **options)
             scores = reverse_transform(scores, data['trans_info'], mode='bilinear')

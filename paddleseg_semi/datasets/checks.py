@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from paddleseg.datasets import Dataset
 from paddleseg.utils import logger, progbar
-from PIL import Image
 
+from paddleseg_semi import images
 from paddleseg_semi.datasets import lists
 from paddleseg_semi.errors import InputError
-
-_EXIF_ORIENTATION = 0x0112
 
 
 def list_files(section):
@@ -210,19 +208,21 @@ class _Part:
 
     def look(self, k):
         """Opens image k and its mask: (list[str] of problems, _Look or None). Says nothing of missing files."""
-        image = opened = self.images[k]
+        image = self.images[k]
+        if not all(map(os.path.exists, (image, *(self.labels or ())[k:k + 1]))):
+            return [], None
         try:
-            if not self.labels:
-                return [], _Look(_image_size(image))
-            if _decodes_itself(self.base):
+            if self.labels and _decodes_itself(self.base):
                 size, mask = _own_decoding(self.base, self.positions[k])
             else:
-                size, opened = _image_size(image), self.labels[k]
-                mask = _read_mask(opened)
-        except FileNotFoundError:
-            return [], None
-        except Exception as error:  # decoders raise all kinds
-            return [f'{self.where(k)}{opened}: cannot be decoded ({error}). Replace the file or remove its line.'], None
+                # All of it is decoded: a truncated file shows only then.
+                size = images.read(image).shape[1::-1]
+                mask = self.labels and images.read_mask(self.labels[k])
+        except Exception as error:  # data sets raise all kinds
+            text = str(error) if isinstance(error, InputError) else f'{image}: cannot be read ({error}).'
+            return [f'{self.where(k)}{text} Replace the file or remove its line.'], None
+        if not self.labels:
+            return [], _Look(size)
         problem = _mask_problem(mask, size, image, self.labels[k], self.base)
         if problem:
             return [self.where(k) + problem], None
@@ -301,14 +301,6 @@ def _missing(part):
                 yield k, path
 
 
-def _image_size(path):
-    """(width, height) as OpenCV reads it. Decodes all of it: a truncated file shows only then."""
-    with Image.open(path) as image:
-        image.load()
-        turned = image.getexif().get(_EXIF_ORIENTATION, 1) >= 5  # OpenCV turns such photos upright
-        return image.size[::-1] if turned else image.size
-
-
 def _decodes_itself(base):
     """Whether a data set changes its masks while reading (ADE20K subtracts 1): then its own reading is looked at."""
     return hasattr(base, 'transforms') and type(base).__getitem__ is not Dataset.__getitem__
@@ -321,12 +313,6 @@ def _own_decoding(base, position):
     plain.transforms.transforms = []
     sample = plain[position]
     return sample['img'].shape[:0:-1], np.asarray(sample['label']).squeeze()
-
-
-def _read_mask(path):
-    """[H, W], or [H, W, 3] when it is no mask."""
-    with Image.open(path) as file:
-        return np.asarray(file)
 
 
 def _mask_problem(mask, size, image, label, base):

@@ -105,8 +105,7 @@ def raw_images(source, root=''):
         InputError: nothing there, no image, an image listed twice.
     """
     if os.path.isdir(source):
-        paths = sorted(os.path.join(folder, name) for folder, names in _folders(source) for name in names
-                       if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.'))
+        paths = images_below(source)
         if not paths:
             raise InputError(f'{source}: no images in this folder or below (looked for {" ".join(IMAGE_SUFFIXES)}).')
         return paths
@@ -122,6 +121,12 @@ def raw_images(source, root=''):
     if not paths:
         raise InputError(f'{source}: the list is empty. Give one image per line, or a folder.')
     return list(paths)
+
+
+def images_below(source):
+    """list[str]: the image files of a folder and of all below it, links followed, sorted; hidden ones left out."""
+    return sorted(os.path.join(folder, name) for folder, names in _folders(source) for name in names
+                  if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.'))
 
 
 def _folders(source):

@@ -10,12 +10,11 @@ import random
 import threading
 import time
 
-import cv2
 import numpy as np
 import paddle
 from paddle.base.multiprocess_utils import _cleanup_mmap
-from PIL import Image
 
+from paddleseg_semi import images
 from paddleseg_semi.datasets.maps import CELL, read_maps, sure_labels
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.transforms.boundary import boundary_maps
@@ -134,8 +133,6 @@ class LabeledStream(_Stream):
 
     def _explain(self, index, error):
         image, mask = self.base.file_list[self.positions[index]][:2]
-        if cv2.imread(image) is None:
-            return f'{image}: cannot be read as an image. Is it missing, truncated or of another format?'
         return f'{image} with {mask}: {type(error).__name__}: {error}. Do image and mask have the same size?'
 
 
@@ -274,14 +271,11 @@ class ScoredStream(_Stream):
 
 def _read_image(path, channels):
     """[H, W, 3] float32 RGB, or [H, W] gray, 0..255."""
-    img = cv2.imread(path, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
-    if img is None:
-        raise InputError(f'{path}: cannot be read as an image. Is it missing, truncated or of another format?')
-    return (img if channels == 1 else cv2.cvtColor(img, cv2.COLOR_BGR2RGB)).astype('float32')
+    return images.read(path, channels).astype('float32')
 
 
 def _read_mask(path, img, remedy):
-    mask, size = np.asarray(Image.open(path)), img.shape[:2]
+    mask, size = images.read_mask(path), img.shape[:2]
     if mask.shape != size:
         raise InputError(f'{path}: is {list(mask.shape)}, but its image {list(size)} (height, width). {remedy}')
     return mask

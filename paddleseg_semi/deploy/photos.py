@@ -1,21 +1,16 @@
 """Photos from files and videos, decoded with care: a damaged one is a reason to skip it, never a crash."""
 
-import io
 import os
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from paddleseg_semi import images
 from paddleseg_semi.core import common
 from paddleseg_semi.errors import InputError
 
-MAX_PIXELS = 178_956_970  # above it PIL speaks of a decompression bomb
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv')
-
-_FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP')
-Image.MAX_IMAGE_PIXELS = None  # `decode` has the limit it is given
 
 
 @dataclass
@@ -89,7 +84,7 @@ class Video:
                         error=f'only {index} of {self.count} frames can be read')
 
 
-def read(path, channels=3, max_pixels=MAX_PIXELS):
+def read(path, channels=3, max_pixels=images.MAX_PIXELS):
     """Decodes an image file; see :func:`decode`. A pipe or a device is refused, and not waited for."""
     if not os.path.isfile(path):
         raise InputError('no such file')
@@ -97,49 +92,18 @@ def read(path, channels=3, max_pixels=MAX_PIXELS):
         return decode(file.read(), channels, max_pixels)
 
 
-def decode(data, channels=3, max_pixels=MAX_PIXELS):
-    """Decodes an image as PaddleSeg does, but whole or not at all.
-
-    Args:
-        data (bytes): JPEG, PNG, BMP, TIFF or WebP.
-        channels (int): 1 or 3.
-        max_pixels (int): an image of more is refused before anything is decoded.
-
-    Returns:
-        ndarray: uint8 [h, w, 3] BGR, or [h, w] gray, upright as its EXIF data say.
-
-    Raises:
-        InputError: what is wrong with it; the file is not named.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_size(*image.size, max_pixels)
-            if data[:2] == b'\xff\xd8' and not data.rstrip(b'\0').endswith(b'\xff\xd9'):
-                image.load()  # OpenCV would fill what is missing of a JPEG with gray
-        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
-        pixels = cv2.imdecode(np.frombuffer(data, 'uint8'), flag)
-    except InputError:
-        raise
-    except Exception as error:  # a damaged file can raise almost anything
-        raise InputError(reason(error) if data else 'is empty') from None
-    if pixels is None:
-        raise InputError('cannot be decoded')
-    return pixels
+def decode(data, channels=3, max_pixels=images.MAX_PIXELS):
+    """ndarray: uint8 [h, w, 3] BGR, or [h, w] gray; otherwise as `images.decode`."""
+    pixels = images.decode(data, channels, max_pixels)
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if channels == 3 else pixels
 
 
-def frame(pixels, channels=3, max_pixels=MAX_PIXELS):
+def frame(pixels, channels=3, max_pixels=images.MAX_PIXELS):
     """A frame of a video, uint8 [h, w, 3] BGR, as :func:`decode` gives a photo."""
-    _check_size(*pixels.shape[1::-1], max_pixels)
+    images.check_size(*pixels.shape[1::-1], max_pixels)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if channels == 1 else pixels
-
-
-def _check_size(width, height, max_pixels):
-    if width * height > max_pixels:
-        raise InputError(f'{width}x{height} pixels are more than {max_pixels}')
 
 
 def reason(error):
     """str: an exception in one line, as it stands behind the name of a file."""
-    if isinstance(error, UnidentifiedImageError):
-        return 'is not an image'
     return str(error) if isinstance(error, InputError) else getattr(error, 'strerror', None) or common.reason(error)

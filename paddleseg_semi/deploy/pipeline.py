@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Lock
 
-from paddleseg_semi.deploy.photos import MAX_PIXELS, frame, read, reason
+from paddleseg_semi.deploy.photos import frame, read, reason
 from paddleseg_semi.deploy.segment import batches, prepare, stack, to_classes
 from paddleseg_semi.deploy.windows import slide
 from paddleseg_semi.errors import RunError
+from paddleseg_semi.images import MAX_PIXELS
 
 
 def ahead(function, items, workers):

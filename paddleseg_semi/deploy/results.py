@@ -9,7 +9,7 @@ import tempfile
 import cv2
 import numpy as np
 
-from paddleseg_semi.core.common import make_folder, save_bytes, save_mask, save_picture
+from paddleseg_semi.core.common import blended, make_folder, save_bytes, save_mask, save_picture
 from paddleseg_semi.deploy.polygons import area, outlines
 from paddleseg_semi.errors import InputError, RunError
 
@@ -55,8 +55,8 @@ class Overlays(Writer):
     subfolder = 'added_prediction'
 
     def make(self, photo):
-        save_picture(overlay(photo, self.bundle.palette), os.path.join(self.folder, self.subfolder, photo.name),
-                     os.path.splitext(photo.path)[1])
+        picture = blended(photo.pixels, photo.classes, self.bundle.palette)
+        save_picture(picture, os.path.join(self.folder, self.subfolder, photo.name), os.path.splitext(photo.path)[1])
 
 
 class OverlayVideo(Writer):
@@ -70,7 +70,7 @@ class OverlayVideo(Writer):
         self.path, self.fps, self.video = os.path.join(folder, self.subfolder, f'{name}.mp4'), fps, None
 
     def make(self, photo):
-        return overlay(photo, self.bundle.palette)
+        return blended(photo.pixels, photo.classes, self.bundle.palette)
 
     def add(self, made):
         if self.video is None:
@@ -172,13 +172,6 @@ class Coco(Polygons):
             file.write(']}\n')
         self.lines.close()
         os.replace(path + '.tmp', path)
-
-
-def overlay(photo, palette):
-    """ndarray: uint8 [h, w, 3] BGR, the photo at 0.6 and the colors of its classes at 0.4, as tools/predict.py."""
-    pixels = photo.pixels if photo.pixels.ndim == 3 else cv2.cvtColor(photo.pixels, cv2.COLOR_GRAY2BGR)
-    colors = np.array(palette, 'uint8').reshape(-1, 3)[:, ::-1]
-    return cv2.addWeighted(pixels, 0.6, colors[photo.classes], 0.4, 0)
 
 
 def check_scores(bundle, flag):

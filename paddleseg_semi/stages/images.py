@@ -3,11 +3,9 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-import cv2
-import numpy as np
 import paddle.distributed as dist
-from PIL import Image
 
+from paddleseg_semi import images
 from paddleseg_semi.core import parallel, pictures
 from paddleseg_semi.core.common import progress_bar
 from paddleseg_semi.datasets.extra import write_list
@@ -45,20 +43,12 @@ def each(work, items, threads=1):
 
 def read_image(path):
     """np.ndarray: [h, w, 3] uint8 RGB; InputError when it cannot be read."""
-    image = cv2.imread(path)
-    if image is None:
-        raise InputError(f'{path}: cannot be read as an image. Is it missing, truncated or of another format?')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return images.read(path)
 
 
 def read_mask(path, size=None):
     """np.ndarray: [h, w] int64; InputError when it cannot be read, or is not of the size (h, w)."""
-    try:
-        with Image.open(path) as file:
-            mask = np.array(file, 'int64')
-    except Exception as error:  # decoders raise all kinds
-        raise InputError(f'{path}: cannot be read as a mask ({getattr(error, "strerror", None) or error}). Repair it, '
-                         'or take it off its list.') from None
+    mask = images.read_mask(path).astype('int64')
     if mask.ndim != 2 or mask.shape != (size or mask.shape):
         raise InputError(f'{path}: is {list(mask.shape)}, not {list(size) if size else "[height, width]"}, a class id '
                          'per pixel of the image. Repair it, or take it off its list.')

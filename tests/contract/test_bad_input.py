@@ -368,7 +368,7 @@ def test_sizes_differ(toy, refused):
 
 
 @pytest.mark.parametrize('damage, says', [
-    (lambda toy: [toy.image(i).write_bytes(b'') for i in range(12)], ['.jpg', 'cannot be read as an image']),
+    (lambda toy: [toy.image(i).write_bytes(b'') for i in range(12)], ['.jpg', 'decoded as an image (is empty)']),
     (lambda toy: [toy.mask(i).write_bytes(b'') for i in range(12)], ['.png', 'mask']),
     (lambda toy: [cv2.imwrite(str(toy.mask(i)), np.full([40, 48], 9, 'uint8')) for i in range(12)],
      ['.png', 'label 9', 'num_classes']),

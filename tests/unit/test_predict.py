@@ -123,7 +123,7 @@ def test_photo_that_only_pillow_reads(photos, capsys):
     (photos / 'list.txt').write_text('five.gif\n')
     flags = ['--image_path', photos / 'list.txt', '--save_dir', photos]
     assert call('tools/predict.py', *make_recipe(photos), *flags) == 2
-    assert 'five.gif: cannot be used' in capsys.readouterr().err
+    assert 'five.gif: cannot be decoded as an image (is not an image' in capsys.readouterr().err
 
 
 def test_tiff_and_webp(photos):
