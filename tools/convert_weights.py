@@ -116,6 +116,7 @@ def main(args):
     import paddle
 
     from paddleseg_semi.errors import InputError
+    from paddleseg_semi.files import replacing
     from paddleseg_semi.models.torch_file import paddle_names
     from paddleseg_semi.models.weights import assign
 
@@ -129,13 +130,11 @@ def main(args):
     classes = len(classifier) if arch.classifier else None
     net = arch.build(classes)
     count = assign(net, state, args.model_path)
-    part = args.save_path + '.part'
     if os.path.isdir(args.save_path):
         raise InputError(f'--save_path {args.save_path}: is a folder. Give the file to write, such as model.pdparams.')
     try:
-        os.makedirs(os.path.dirname(os.path.abspath(args.save_path)), exist_ok=True)
-        paddle.save(net.state_dict(), part)
-        os.replace(part, args.save_path)
+        with replacing(args.save_path) as part:
+            paddle.save(net.state_dict(), part)
     except OSError as error:
         raise InputError(f'--save_path {args.save_path}: cannot be written ({error.strerror}).') from None
     unused = [name for name in state if name not in net.state_dict()]

@@ -23,6 +23,7 @@ def pages():
 
 def main(args):
     from paddleseg_semi.errors import InputError
+    from paddleseg_semi.files import write
     for path in args.files or pages():
         try:
             with open(path, encoding='utf-8') as file:
@@ -31,9 +32,7 @@ def main(args):
             raise InputError(f'{path}: cannot be read ({error.strerror}).') from None
         new = with_tables(text, path)
         if new != text:
-            with open(path + '.tmp', 'w', encoding='utf-8') as file:
-                file.write(new)
-            os.replace(path + '.tmp', path)
+            write(path, new)
             print(f'{path}: written')
 
 

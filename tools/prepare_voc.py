@@ -74,6 +74,7 @@ def convert(sbd_dir, folder, skip):
     from PIL import Image
     from scipy.io import loadmat
 
+    from paddleseg_semi import files
     from paddleseg_semi.core.common import make_folder
     from paddleseg_semi.errors import InputError
     source = os.path.join(sbd_dir, 'cls')
@@ -88,8 +89,8 @@ def convert(sbd_dir, folder, skip):
             raise InputError(f'{source}/{name}.mat: holds no mask ({type(error).__name__}: {error}). Unpack SBD '
                              'again.') from None
         path = os.path.join(folder, f'{name}.png')
-        Image.fromarray(mask.astype('uint8')).save(path + '.tmp', 'PNG')
-        os.replace(path + '.tmp', path)
+        with files.replacing(path, durable=False) as part:
+            Image.fromarray(mask.astype('uint8')).save(part, 'PNG')
         if number % 500 == 0 or number == len(todo):
             print(f'masks from SBD: {number}/{len(todo)}')
 
@@ -104,9 +105,8 @@ def stems(folder, suffix):
 
 
 def write(path, lines):
-    with open(path + '.tmp', 'w') as file:
-        file.writelines(f'{line}\n' for line in lines)
-    os.replace(path + '.tmp', path)
+    from paddleseg_semi import files
+    files.write(path, ''.join(f'{line}\n' for line in lines))
     print(f'{path}: {len(lines)} lines')
 
 

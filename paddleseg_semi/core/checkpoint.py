@@ -3,12 +3,17 @@
     save_dir/
       config.yml, split/, train.log, vdlrecords.*.log, pictures/
       best_model/   model.pdparams, model.pdstates
-      iter_N/       model.pdparams    the deployed network, plain PaddleSeg weights
+      iter_N/       SHA256SUMS        digests of all other files, as sha256sum writes them
+                    model.pdparams    the deployed network, plain PaddleSeg weights
                     model.pdopt       {player: optimizer and schedule}, keyed by the parameters' names in the network
                     model.pdstates    mIoU, Acc, iter; and what identifies the run
-                    method.pdparams   all networks and buffers of the method (in the newest folder only)
+                    method.pdparams   all networks and buffers of the method (in the two newest folders only)
+
+A folder gets its name when the disk has all that is in it. Of a run that ends with the power, the newest folder whose
+files have their digests is resumed.
 """
 
+import contextlib
 import itertools
 import os
 import re
@@ -19,10 +24,12 @@ import paddle
 import yaml
 from paddleseg.utils import logger
 
+from paddleseg_semi import files as disk
 from paddleseg_semi import safe
 from paddleseg_semi.errors import InputError, RunError
 
 MODEL, OPTIMIZERS, STATES, METHOD = 'model.pdparams', 'model.pdopt', 'model.pdstates', 'method.pdparams'
+DIGESTS = 'SHA256SUMS'
 EMA = 'ema_model.pdparams'  # with --use_ema
 _FREE = ('val_dataset', 'test_dataset', 'test_config', 'export', 'class_names')  # cannot change what is trained
 
@@ -56,9 +63,7 @@ class Checkpoints:
                     shutil.rmtree(self._path(name), ignore_errors=True)
             if fresh:
                 self._put_aside()
-            with open(self._path('config.yml.tmp'), 'w', encoding='utf-8') as file:
-                yaml.safe_dump(self.identity['config'], file, sort_keys=False)
-            os.replace(self._path('config.yml.tmp'), self._path('config.yml'))
+            disk.write(self._path('config.yml'), yaml.safe_dump(self.identity['config'], sort_keys=False))
         except OSError as error:
             raise InputError(f'--save_dir {self.save_dir}: cannot be written ({error.strerror}).') from None
 
@@ -85,7 +90,8 @@ class Checkpoints:
         return [self._path(name) for name in names if os.path.exists(self._path(name))]
 
     def save(self, iteration, files):
-        """Writes iter_N, then removes the oldest folders and the method file of the others.
+        """Writes iter_N and reads it back, then removes the oldest folders, and the method file of all but the newest
+        before it.
 
         Args:
             iteration (int): N.
@@ -95,13 +101,16 @@ class Checkpoints:
             str: the folder.
         """
         folder = self._write(f'iter_{iteration}', {**files, STATES: {**files[STATES], **self._stamp()}})
+        damaged = damage(folder)
+        if damaged:
+            raise RunError(f'{folder}: {damaged} cannot be read back as written. Earlier checkpoints are untouched; '
+                           'look after the disk, and go on with --resume_model latest.')
         older = [n for n in self._iterations() if n != iteration]
         for number in older[:max(0, len(older) + 1 - self.keep_max)]:
             shutil.rmtree(self._path(f'iter_{number}'))
-        for number in self._iterations():
-            heavy = self._path(f'iter_{number}', METHOD)
-            if number != iteration and os.path.exists(heavy):
-                os.remove(heavy)
+        for number in older[:-1]:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(self._path(f'iter_{number}', METHOD))
         return folder
 
     def save_best(self, model, states, name='best_model'):
@@ -111,19 +120,22 @@ class Checkpoints:
         """The folder --resume_model means.
 
         Args:
-            wanted (str): an iter_N folder, or 'latest' for the newest whole one of save_dir.
+            wanted (str): an iter_N folder, or 'latest' for the newest whole and undamaged one of save_dir.
 
         Returns:
             str: the folder; None for 'latest' in a run that has not saved yet.
 
         Raises:
-            InputError: no such folder, or parts of it are missing; for 'latest', of all folders.
+            InputError: no such folder, or parts of it are missing or damaged; for 'latest', of all folders.
         """
         if wanted == 'latest':
             folders = [self._path(f'iter_{n}') for n in self._iterations()]
             if not folders:
                 return None
-            wanted = next((folder for folder in reversed(folders) if not self._missing(folder)), folders[-1])
+            whole = [folder for folder in reversed(folders) if not self._missing(folder)]
+            wanted = next((folder for folder in whole if not damage(folder)), (whole or folders[-1:])[0])
+            for folder in whole[:whole.index(wanted)] if whole else ():
+                logger.warning(f'{folder}: {damage(folder)} is damaged; the run goes on from {wanted}.')
         if not os.path.isdir(wanted):
             raise InputError(f'--resume_model {wanted}: no such folder. Give an iter_N folder, or "latest".')
         missing = self._missing(wanted)
@@ -131,6 +143,10 @@ class Checkpoints:
             raise InputError(f'--resume_model {wanted}: {", ".join(missing)} missing, so it cannot be resumed. '
                              'Only the newest iter_N folder of a run holds all parts (--resume_model latest). To '
                              'start anew, leave the flag out.')
+        damaged = damage(wanted)
+        if damaged:
+            raise InputError(f'--resume_model {wanted}: {damaged} is damaged: it has not the bytes that were written. '
+                             'Give an earlier folder, or "latest" for the newest one that is whole.')
         return wanted
 
     def load(self, folder):
@@ -178,6 +194,9 @@ class Checkpoints:
             os.makedirs(new)
             for file, content in files.items():
                 paddle.save(content, os.path.join(new, file))
+                disk.sync(os.path.join(new, file))
+            disk.write(os.path.join(new, DIGESTS), ''.join(
+                f'{disk.sha256(os.path.join(new, file))}  {file}\n' for file in sorted(files)))
         except OSError as error:
             shutil.rmtree(new, ignore_errors=True)
             raise RunError(f'{final}: cannot be saved ({error.strerror or error}). Earlier checkpoints are untouched; '
@@ -186,6 +205,7 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
             os.rename(final, old)
         os.rename(new, final)
+        disk.sync(self.save_dir)
         shutil.rmtree(old, ignore_errors=True)
         return final
 
@@ -197,6 +217,30 @@ class Checkpoints:
 
     def _path(self, *names):
         return os.path.join(self.save_dir, *names)
+
+
+def damage(folder):
+    """str: the first file of a checkpoint that has not the digest it was written with; None if there is none, or no
+    digests (of a version that wrote none)."""
+    try:
+        with open(os.path.join(folder, DIGESTS), encoding='utf-8') as file:
+            lines = [line.rstrip('\n').split('  ', 1) for line in file]
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError):
+        return DIGESTS
+    if not lines or any(len(line) != 2 for line in lines) or STATES not in dict(map(reversed, lines)):
+        return DIGESTS
+    for digest, name in lines:
+        try:
+            if name != os.path.basename(name) or disk.sha256(os.path.join(folder, name)) != digest:
+                return name
+        except FileNotFoundError:
+            if name != METHOD:  # which is removed from all but the newest
+                return name
+        except OSError:
+            return name
+    return None
 
 
 def _has_progress(states):

@@ -14,7 +14,7 @@ import paddle.nn.functional as F
 from paddleseg.core import infer
 from paddleseg.utils import progbar, visualize
 
-from paddleseg_semi import images
+from paddleseg_semi import files, images
 from paddleseg_semi.datasets.lists import IMAGE_SUFFIXES, image_of, images_below
 from paddleseg_semi.errors import InputError, RunError
 
@@ -124,12 +124,12 @@ def make_folder(path, flag='--save_dir'):
         raise InputError(f'{flag} {path}: cannot be written ({error.strerror}).') from None
 
 
-def save_mask(classes, path, color_map):
+def save_mask(classes, path, color_map, durable=False):
     """Writes classes (ndarray [H, W], 0..255) as a palette PNG whose pixel values are the classes, complete or not at
-    all."""
+    all; `durable` see `files.replacing`."""
     png = io.BytesIO()
     visualize.get_pseudo_color_map(classes, color_map).save(png, format='PNG')
-    save_bytes(png.getbuffer(), path)
+    save_bytes(png.getvalue(), path, durable)
 
 
 def blended(pixels, classes, color_map):
@@ -155,16 +155,11 @@ def save_picture(pixels, stem, suffix):
     save_bytes(cv2.imencode(suffix, pixels)[1], stem + suffix)
 
 
-def save_bytes(data, path):
-    """Writes a file and the folders above it, complete or not at all."""
+def save_bytes(data, path, durable=False):
+    """Writes a file and the folders above it, complete or not at all; `durable` see `files.replacing`."""
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path + '.tmp', 'wb') as file:
-            file.write(data)
-        os.replace(path + '.tmp', path)
+        files.write(path, bytes(data), durable)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.remove(path + '.tmp')
         kind = InputError if error.errno == errno.ENAMETOOLONG else RunError  # others are written all the same
         raise kind(f'{path}: cannot be written ({error.strerror or error}).') from None
 

@@ -1,10 +1,10 @@
 """How good class activation maps are, for every score the background might get."""
 
 import csv
-import os
 
 import numpy as np
 
+from paddleseg_semi import files
 from paddleseg_semi.core.metrics import scores
 
 THRESHOLDS = tuple(np.arange(60) / 100)
@@ -68,9 +68,8 @@ class BackgroundCurve:
         rows = [[f'{threshold:.4g}', *(f'{100 * value:.4f}' for value in (score.miou, *score.class_iou))]
                 for threshold, score in zip(self.thresholds, self.scores())]
         table, plot = path + '.csv', path + '.png'
-        with open(table + '.tmp', 'w', newline='', encoding='utf-8') as file:
+        with files.replacing(table) as part, open(part, 'w', newline='', encoding='utf-8') as file:
             csv.writer(file).writerows([['background score', 'mIoU', *(names or range(self.num_classes))], *rows])
-        os.replace(table + '.tmp', table)
         _plot([float(row[0]) for row in rows], [float(row[1]) for row in rows], plot)
         return [table, plot]
 
@@ -84,5 +83,5 @@ def _plot(thresholds, mious, path):
     axes.plot(thresholds[top], mious[top], 'o', label=f'{mious[top]:.2f} at {thresholds[top]:.2f}')
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(path + '.tmp', format='png', dpi=100)
-    os.replace(path + '.tmp', path)
+    with files.replacing(path) as part:
+        figure.savefig(part, format='png', dpi=100)

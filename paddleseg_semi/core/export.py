@@ -13,6 +13,7 @@ from paddleseg.utils import NoAliasDumper
 
 from paddleseg_semi.core.common import make_folder, old_ir_guard, reason
 from paddleseg_semi.errors import InputError, RunError
+from paddleseg_semi.files import move_in
 from paddleseg_semi.models.modes import evaluating
 from paddleseg_semi.models.pooling import portable_pooling
 
@@ -75,8 +76,7 @@ def export(model, save_dir, transforms_cfg, input_shape=(None, 3, None, None), o
                           width=120)
             if check:
                 check(os.path.join(folder, config_name))
-            for file in (*files, config_name):
-                os.replace(os.path.join(folder, file), os.path.join(save_dir, file))
+            move_in(folder, save_dir, (*files, config_name))
         for other in ('.json', '.pdmodel', '.pdiparams.info'):  # of an earlier export: it would get these weights
             if name + other not in files and os.path.exists(path := os.path.join(save_dir, name + other)):
                 os.remove(path)

@@ -1,11 +1,12 @@
 """Show the learning, not only the loss: one strip per evaluation."""
 
-import os
 
 import cv2
 import numpy as np
 from paddleseg.utils.visualize import get_color_map_list
 from PIL import Image
+
+from paddleseg_semi import files
 
 COLUMNS = ('image', 'pseudo label', 'confidence', 'kept', 'prediction', 'truth')
 _BLANK = 64  # gray level of what does not exist for an image: without --oracle nobody looks at unlabeled masks
@@ -65,9 +66,8 @@ def warmth(image, score):
 
 def save(picture, path):
     """Writes an RGB picture as PNG, whole or not at all."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    Image.fromarray(picture).save(path + '.tmp', 'PNG')  # raises where OpenCV returns False
-    os.replace(path + '.tmp', path)
+    with files.replacing(path, durable=False) as part:
+        Image.fromarray(picture).save(part, 'PNG')  # raises where OpenCV returns False
 
 
 def _header(words, width):

@@ -85,7 +85,7 @@ def label(model, transforms, pairs, scales=(1.0,), flip=False, **options):
             data = _prepared(image, transforms)
             scores = class_scores(model, data['img'], scales, flip, **options)
             scores = reverse_transform(scores, data['trans_info'], mode='bilinear')
-            save_mask(scores.argmax(1)[0].numpy().astype('uint8'), mask, color_map)
+            save_mask(scores.argmax(1)[0].numpy().astype('uint8'), mask, color_map, durable=True)
             bar.update(i + 1)
 
 

@@ -4,6 +4,7 @@ import os
 import re
 from itertools import islice
 
+from paddleseg_semi import files
 from paddleseg_semi.errors import InputError, nearest
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -34,9 +35,7 @@ def lines(path, as_is=False):
 
 def write(path, text):
     """Writes lines (Iterable[str], line ends included) to a file that appears complete or not at all."""
-    with open(path + '.tmp', 'w', encoding='utf-8') as file:
-        file.writelines(text)
-    os.replace(path + '.tmp', path)
+    files.write(path, ''.join(text))
 
 
 def image_of(line):

@@ -1,9 +1,9 @@
 """Score maps of the classes an image shows, as the stages hand them on: `<name>.npz` with `classes` and `maps`."""
 
-import os
 
 import numpy as np
 
+from paddleseg_semi import files
 from paddleseg_semi.errors import InputError, RunError
 
 CELL = 8        # pixels: side of the squares in which AffinityNet sees an image
@@ -22,10 +22,8 @@ def write_maps(path, classes, maps):
         RunError: the file cannot be written.
     """
     try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        with open(path + '.tmp', 'wb') as file:
+        with files.replacing(path) as part, open(part, 'wb') as file:
             np.savez(file, classes=np.asarray(classes, 'int64'), maps=np.asarray(maps, 'float32'))
-        os.replace(path + '.tmp', path)
     except OSError as error:
         raise RunError(f'{path}: cannot be written ({error.strerror or error}).') from None
 

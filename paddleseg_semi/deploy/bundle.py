@@ -14,6 +14,7 @@ from paddleseg.utils import NoAliasDumper, visualize
 import paddleseg_semi.transforms  # noqa: F401  registers ours
 from paddleseg_semi.core.common import make_folder
 from paddleseg_semi.errors import InputError, nearest
+from paddleseg_semi.files import move_in
 
 _REQUIRED = ('model', 'params', 'transforms')
 _CHOICES = {'output_op': ('none', 'argmax', 'softmax'), 'input_dtype': ('float32', 'uint8')}  # the first if unsaid
@@ -107,8 +108,7 @@ def derived(config, save_dir, **changes):
                 yaml.dump({'Deploy': deploy}, file, Dumper=NoAliasDumper, sort_keys=False, default_flow_style=None,
                           width=120)
             yield folder
-            for name in sorted(os.listdir(folder), key=lambda name: name == 'deploy.yaml'):  # that one last
-                os.replace(os.path.join(folder, name), os.path.join(save_dir, name))
+            move_in(folder, save_dir, sorted(os.listdir(folder), key=lambda name: name == 'deploy.yaml'))
     except OSError as error:
         raise InputError(f'--save_dir {save_dir}: cannot be written ({error.strerror}).') from None
 

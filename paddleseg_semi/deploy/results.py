@@ -9,6 +9,7 @@ import tempfile
 import cv2
 import numpy as np
 
+from paddleseg_semi import files
 from paddleseg_semi.core.common import blended, make_folder, save_bytes, save_mask, save_picture
 from paddleseg_semi.deploy.polygons import area, outlines
 from paddleseg_semi.errors import InputError, RunError
@@ -165,13 +166,12 @@ class Coco(Polygons):
         categories = [{'id': number, 'name': self.name(number)} for number in sorted(self.numbers)]
         path = os.path.join(self.folder, 'annotations.json')
         self.lines.seek(0)
-        with open(path + '.tmp', 'w', encoding='utf-8') as file:
+        with files.replacing(path) as part, open(part, 'w', encoding='utf-8') as file:
             file.write(f'{{"images": {json.dumps(self.images)},\n"categories": {json.dumps(categories)},\n'
                        '"annotations": [')
             shutil.copyfileobj(self.lines, file)
             file.write(']}\n')
         self.lines.close()
-        os.replace(path + '.tmp', path)
 
 
 def check_scores(bundle, flag):

@@ -17,6 +17,7 @@ from filelock import FileLock
 from paddleseg.utils import logger, progbar, seg_env
 
 from paddleseg_semi.errors import InputError, RunError, nearest
+from paddleseg_semi.files import sha256
 
 _MAX_BYTES = 8 << 30    # the largest published encoder has 4.5 GB
 _MAX_MEMBERS = 1000
@@ -81,7 +82,7 @@ def _packaged(name):
     if found.version != package.version or not path.startswith(os.path.join(root, '')) or not os.path.isfile(path):
         raise InputError(f'pretrained: package:{name}: version {found.version} is installed, without {package.file} of '
                          f'version {package.version}. Run: {command}')
-    if _sha256(path) != package.sha256:
+    if sha256(path) != package.sha256:
         raise InputError(f'pretrained: package:{name}: {path} is not the published file. Run: {command} '
                          '--force-reinstall')
     return path
@@ -130,7 +131,7 @@ def _fetch(address, digest, path, known, archive):
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as folder:
         loaded, wanted = os.path.join(folder, 'download'), os.path.join(folder, 'weights')
         _receive(address, loaded)
-        found = _sha256(loaded)
+        found = sha256(loaded)
         if digest and found != digest:
             raise InputError(f'pretrained: {address}: has the sha256 {found}, not {digest}. Do not use it, or correct '
                              'the digest.')
@@ -201,11 +202,3 @@ def _weights_of(members):
 def _copy(source, path):
     with open(path, 'wb') as file:
         shutil.copyfileobj(source, file, 1 << 20)
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while data := file.read(1 << 20):
-            digest.update(data)
-    return digest.hexdigest()

@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import paddle.distributed as dist
 
+from paddleseg_semi import files
 from paddleseg_semi.core.checkpoint import MODEL, newest_checkpoint
 from paddleseg_semi.core.common import digest
 from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
@@ -67,8 +68,8 @@ class Train:
         train(self.config, dataclasses.replace(self.options, save_dir=out_dir))
         if dist.get_rank() == 0:
             last = os.path.join(out_dir, MODEL)
-            shutil.copyfile(os.path.join(newest_checkpoint(out_dir), MODEL), last + '.tmp')
-            os.replace(last + '.tmp', last)
+            with files.replacing(last) as part:
+                shutil.copyfile(os.path.join(newest_checkpoint(out_dir), MODEL), part)
 
 
 def _files(settings):

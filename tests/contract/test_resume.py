@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from paddleseg_semi.core import checkpoint
+from paddleseg_semi.core.checkpoint import Checkpoints
+from paddleseg_semi.errors import InputError, RunError
+
 from .conftest import HALF, PROBE, TRAIN, communicate
 
 RUN = [*HALF, '--do_eval', '--use_ema', '--save_interval', 3, '--iters', 12, '--log_iters', 1]
@@ -104,12 +108,89 @@ def test_latest_skips_what_is_not_whole(run, toy, capfd):
 
 
 def test_latest_of_folders_none_of_which_is_whole(run, refused):
-    (run / 'iter_12/method.pdparams').unlink()
+    for number in (9, 12):
+        (run / f'iter_{number}/method.pdparams').unlink()
     refused(*RUN, '--resume_model', 'latest', says=['run/iter_12', 'method.pdparams missing'])
 
 
 def test_older_folder(run, refused):
-    refused(*RUN, '--resume_model', 'run/iter_9', says=['run/iter_9', 'method.pdparams missing', 'latest'])
+    refused(*RUN, '--resume_model', 'run/iter_6', says=['run/iter_6', 'method.pdparams missing', 'latest'])
+
+
+DAMAGES = {'empty': lambda data: b'', 'half': lambda data: data[:len(data) // 2],
+           'byte': lambda data: data[:len(data) // 3] + bytes([data[len(data) // 3] ^ 1]) + data[len(data) // 3 + 1:]}
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_damaged_files_are_noticed(run, damage):
+    """As a power cut or a disk leaves them: each file of the newest checkpoint, one after the other."""
+    checkpoints = Checkpoints(str(run), {})
+    assert checkpoints.find('latest') == str(run / 'iter_12')
+    names = sorted(path.name for path in (run / 'iter_12').iterdir())
+    assert len(names) == 6
+    for path in (run / 'iter_12' / name for name in names):
+        data = path.read_bytes()
+        path.write_bytes(DAMAGES[damage](data))
+        assert checkpoints.find('latest') == str(run / 'iter_9')
+        name = r'\S+' if path.name == 'SHA256SUMS' else path.name  # a wrong digest is one of another file
+        with pytest.raises(InputError, match=rf'iter_12: {name} is damaged.*"latest"'):
+            checkpoints.find(str(run / 'iter_12'))
+        path.write_bytes(data)
+    assert checkpoints.find('latest') == str(run / 'iter_12')
+
+
+def test_a_run_goes_on_before_its_damaged_checkpoint(run, toy, undisturbed):
+    path = run / 'iter_12/method.pdparams'
+    path.write_bytes(DAMAGES['byte'](path.read_bytes()))
+    out = finish(toy)
+    assert 'run/iter_12: method.pdparams is damaged; the run goes on from run/iter_9' in out
+    assert toy.files(*RESULT) == undisturbed
+
+
+def test_all_checkpoints_are_damaged(run, refused):
+    for number in (9, 12):
+        (run / f'iter_{number}/model.pdopt').write_bytes(b'')
+    refused(*RUN, '--resume_model', 'latest', says=['run/iter_12', 'model.pdopt is damaged'])
+
+
+def test_checkpoints_without_digests_are_resumed(run, toy):
+    """Those of earlier versions."""
+    for folder in run.glob('iter_*'):
+        (folder / 'SHA256SUMS').unlink()
+    assert 'Resumed from run/iter_12' in finish(toy)
+
+
+def test_what_cannot_be_read_back_removes_nothing(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(str(tmp_path), {'config': {}}, keep_max=1)
+    files = {name: {} for name in ('model.pdparams', 'model.pdopt', 'model.pdstates', 'method.pdparams')}
+    checkpoints.save(1, files)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, 'damage', lambda folder: 'model.pdopt')
+        with pytest.raises(RunError, match='iter_2: model.pdopt cannot be read back'):
+            checkpoints.save(2, files)
+    assert (tmp_path / 'iter_1/method.pdparams').exists()
+    for number in (2, 3):
+        checkpoints.save(number, files)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['iter_3']
+
+
+def test_two_whole_checkpoints_stay(run):
+    whole = sorted(path.parent.name for path in run.glob('iter_*/method.pdparams'))
+    assert whole == ['iter_12', 'iter_9']
+
+
+def test_names_come_after_bytes(tmp_path, monkeypatch):
+    """Every file, and then the folder, is on the disk before the folder gets its name; then the name is."""
+    done = []
+    monkeypatch.setattr(os, 'fsync', lambda handle: done.append(os.readlink(f'/proc/self/fd/{handle}')))
+    rename = os.rename
+    monkeypatch.setattr(os, 'rename', lambda old, new: done.append('rename') or rename(old, new))
+    names = ['method.pdparams', 'model.pdopt', 'model.pdparams', 'model.pdstates']
+    Checkpoints(str(tmp_path), {'config': {}}).save(1, {name: {} for name in names})
+    cut = done.index('rename')
+    folder = f'{tmp_path}/.iter_1.tmp'
+    assert {f'{folder}/{name}' for name in names} | {folder} <= set(done[:cut])
+    assert done[cut + 1:] == [str(tmp_path)]
 
 
 def test_a_new_run_puts_the_old_one_aside(run, toy, capfd):
