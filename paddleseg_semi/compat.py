@@ -2,14 +2,19 @@
 
 import functools
 import inspect
+import re
+import sys
 import textwrap
 
 import cv2
 import paddleseg.utils
-from paddleseg.models import losses
+from paddle import nn
+from paddleseg.models import layers, losses
+from paddleseg.models.backbones import cae, vision_transformer
 from paddleseg.transforms import Compose
 
-from paddleseg_semi import images
+from paddleseg_semi import images, safe
+from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.fetch import download
 from paddleseg_semi.models.weights import load_pretrained
 
@@ -40,9 +45,42 @@ def apply():
         module.load_pretrained_model = load_pretrained
     # 2026-12, PaddleSeg 2.8.0: archives of a recipe's address are unpacked wherever the names in them lead.
     paddleseg.utils.utils.download_pretrained_model = paddleseg.utils.download_pretrained_model = download
+    # 2026-12, PaddleSeg 2.8.0: strings of a recipe (norm_layer, arm_type, activations) are evaluated as code. What its
+    # modules call eval finds layers by their names now, and does nothing else; exec does nothing.
+    for name, module in list(sys.modules.items()):
+        if name.partition('.')[0] == 'paddleseg' and module is not None:
+            vars(module).update(eval=named_layer, exec=_refuse)
+    # 2026-12, PaddleSeg 2.8.0: the weights of vision transformers are read once more by `paddle.load`.
+    for network in (vision_transformer.VisionTransformer, cae.CAE):
+        network.init_weight.__globals__['read_weights'] = safe.load
+        _edit(network, 'init_weight', 'paddle.load(model_path)', 'read_weights(model_path)')
     # 2026-12, PaddleSeg 2.8.0: photos are read by an OpenCV that gets no fixes any more, masks of any kind of file.
     if not hasattr(Compose.__call__, '__wrapped__'):
         Compose.__call__ = _reading(Compose.__call__)
+
+
+def named_layer(text, *_):
+    """What PaddleSeg evaluates: a layer of Paddle or of its own by name, or one made without arguments.
+
+    Args:
+        text (str): 'nn.LayerNorm', 'layers.UAFM', 'nn.layer.activation.ReLU()'.
+
+    Returns:
+        type|nn.Layer: the layer.
+
+    Raises:
+        InputError: anything else.
+    """
+    found = re.fullmatch(r'(nn|layers)\.(?:layer\.activation\.)?(\w+)(\(\))?', text) if isinstance(text, str) else None
+    layer = found and vars({'nn': nn, 'layers': layers}[found[1]]).get(found[2])
+    if not (isinstance(layer, type) and issubclass(layer, nn.Layer)):
+        raise InputError(f'model: "{text}" is not the name of a layer. Give one such as nn.LayerNorm or '
+                         'nn.BatchNorm2D; nothing was executed.')
+    return layer() if found[3] else layer
+
+
+def _refuse(*_):
+    raise InputError('model: PaddleSeg wanted to execute a text; nothing was executed.')
 
 
 def _reading(transform):
