@@ -30,6 +30,7 @@ class Options:
 
     Attributes:
         save_interval (int|str): iterations between checkpoints, or their share of the run, such as '1/3'.
+        use_ema (float|bool): the decay of a moving average of the deployed network, above 0 and below 1; True: 0.999.
 
     Raises:
         InputError: a value that cannot be used, naming the flag.
@@ -40,7 +41,7 @@ class Options:
     do_eval: bool = False
     use_vdl: bool = False
     oracle: bool = False
-    use_ema: bool = False
+    use_ema: float | bool = False
     resume_model: str = None
     save_interval: int = 1000
     log_iters: int = 10
@@ -53,6 +54,10 @@ class Options:
     repeats: int = 1
 
     def __post_init__(self):
+        if isinstance(self.use_ema, bool):
+            self.use_ema = 0.999 if self.use_ema else None
+        if self.use_ema is not None and not (isinstance(self.use_ema, float) and 0 < self.use_ema < 1):
+            raise InputError(f'--use_ema {self.use_ema}: give a decay above 0 and below 1, such as 0.999.')
         for name, least in _AT_LEAST.items():
             value = getattr(self, name)
             if name == 'save_interval' and isinstance(value, (str, Fraction)):
@@ -109,7 +114,7 @@ def build_trainer(config, options, rank=0, ranks=1):
     trainer = Trainer(method, {}, players, clock, journal, checkpoints,
                       Plan(interval, options.early_stop_intervals, Profiler(options.profiler_options)),
                       _evaluation(builder, options) if options.do_eval else None, precision,
-                      EMA(method.deployed, 0.999) if options.use_ema else None, probe if rank == 0 else None)
+                      EMA(method.deployed, options.use_ema) if options.use_ema else None, probe if rank == 0 else None)
     folder = checkpoints.find(options.resume_model) if options.resume_model else None
     if folder:
         trainer.resume(folder)

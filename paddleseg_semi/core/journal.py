@@ -149,9 +149,10 @@ def _named(values, names):
 
 
 def _on_host(steps):
-    """[{name: scalar tensor}] → {name: np.ndarray [steps]}, in one copy from the device."""
-    names = list(steps[0])
+    """[{name: scalar tensor}] → {name: np.ndarray [steps]}, in one copy from the device; 0 where a step has none."""
+    names = list(dict.fromkeys(name for step in steps for name in step))
     if not names:
         return {}
-    values = paddle.stack([step[name].astype('float32').reshape([]) for step in steps for name in names]).numpy()
+    values = [step.get(name, paddle.zeros([])).astype('float32').reshape([]) for step in steps for name in names]
+    values = paddle.stack(values).numpy()
     return dict(zip(names, np.asarray(values).reshape(len(steps), len(names)).T))

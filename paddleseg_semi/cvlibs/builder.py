@@ -28,7 +28,7 @@ from paddleseg_semi.datasets.streams import (
 )
 from paddleseg_semi.datasets.tags import label_maps, read_tags
 from paddleseg_semi.errors import InputError
-from paddleseg_semi.methods.base import Task
+from paddleseg_semi.methods.base import Method, Task
 from paddleseg_semi.models.weights import load_weights
 
 _REGISTRIES = [manager.MODELS, manager.BACKBONES, manager.DATASETS, manager.TRANSFORMS, manager.LOSSES,
@@ -161,8 +161,15 @@ class SemiBuilder(SegBuilder):
         looks = {key: tuple(getattr(op, key)) for op in finish for key in ('mean', 'std')}
         task = Task(self.new_model, self.loss, base.num_classes, base.ignore_index, **looks)
         method_class = METHODS[cfg.pop('type')]
-        return self.build_component_impl(method_class, task, **{
+        method = self.build_component_impl(method_class, task, **{
             key: self.build_component(value) if self.is_meta_type(value) else value for key, value in cfg.items()})
+        start = self.config.semi_cfg.get('start')
+        if start is not None:
+            if type(method).step is not Method.step:
+                raise InputError(f'semi.start: {type(method).__name__} has no step for labeled images alone. Leave the '
+                                 'key out.')
+            method.start = start
+        return method
 
     def players(self, method):
         """dict[str, Player]: optimizer and schedule of each; its own sections, or else the recipe's top-level ones."""

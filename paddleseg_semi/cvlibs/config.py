@@ -58,7 +58,7 @@ class SemiConfig(Config):
 
     @property
     def semi_cfg(self):
-        """dict: label_ratio, split, unlabeled, extra_labeled, tags, boundary, scores."""
+        """dict: label_ratio, split, unlabeled, start, extra_labeled, tags, boundary, scores."""
         return self.dic.get('semi', {}).copy()
 
     @property
@@ -177,6 +177,11 @@ class SemiConfig(Config):
             least = 0 if key == 'semi.unlabeled.views' else 1
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise InputError(f'{key}: {value}: give a whole number of at least {least}.')
+        start = semi.get('start', 0)
+        most = {int: self.dic.get('iters') or math.inf, float: 1}.get(type(start), 0)  # of bool and the like: none
+        if start is not None and not (most and 0 <= start < most):
+            raise InputError(f'semi.start: {start}: give a whole number of updates, fewer than iters, or a share of '
+                             'the run such as 0.15.')
         if semi.get('label_ratio') is not None:
             semi['label_ratio'] = check_ratio(semi['label_ratio'])
         coef = self.dic.get('loss', {}).get('coef', [])

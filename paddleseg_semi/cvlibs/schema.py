@@ -14,7 +14,7 @@ _TOP = ('batch_size', 'iters', 'train_dataset', 'val_dataset', 'test_dataset', '
         'semi', 'method', 'players')
 _SECTIONS = ('train_dataset', 'val_dataset', 'optimizer', 'lr_scheduler', 'loss', 'model', 'test_config',
              'export', 'semi', 'method', 'players')
-_SEMI = ('label_ratio', 'split', 'unlabeled', 'extra_labeled', 'tags', 'boundary', 'scores', 'lr_batch')
+_SEMI = ('label_ratio', 'split', 'unlabeled', 'extra_labeled', 'tags', 'boundary', 'scores', 'lr_batch', 'start')
 _SCORES = ('low', 'high')
 _UNLABELED = ('files', 'batch_size', 'weak', 'strong', 'views')
 _FILES = ('dataset_root', 'train_path', 'val_path', 'test_path', 'separator')

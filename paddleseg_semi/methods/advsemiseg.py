@@ -39,16 +39,21 @@ class AdvSemiSeg(Method):
         super().__init__(task)
         self.discriminator = Discriminator(task.num_classes, ndf)
         self.lambda_adv, self.lambda_semi_adv, self.lambda_semi = lambda_adv, lambda_semi_adv, lambda_semi
-        self.mask_threshold, self.semi_start, self.semi_start_adv = mask_threshold, semi_start, semi_start_adv
+        self.mask_threshold, self.semi_start, self.start = mask_threshold, semi_start, semi_start_adv
         self.d_remain, self.reference_quirks = d_remain, reference_quirks
 
     def players(self):
         return {'model': self.model, 'discriminator': self.discriminator}
 
-    def step(self, batch, clock):
+    def semi_step(self, batch, clock):
+        return self._terms(batch, *self._unlabeled(batch['unlabeled'], clock))              # eq. 4 and 5 on X_u
+
+    def labeled_step(self, batch, clock):
+        return self._terms(batch, *_nothing())
+
+    def _terms(self, batch, semi, semi_adv, fake_u, stats):
         labeled = batch['labeled']
         known = labeled['label'] != self.ignore_index                                       # [N, H, W]
-        semi, semi_adv, fake_u, stats = self._unlabeled(batch['unlabeled'], clock)          # eq. 4 and 5 on X_u
 
         logits = self.model(labeled['img'])
         prob = F.softmax(logits[0], axis=1)                                                 # [N, C, H, W]
@@ -72,16 +77,15 @@ class AdvSemiSeg(Method):
 
     def _unlabeled(self, unlabeled, clock):
         """The terms of unlabeled images, what the discriminator sees of them, and statistics."""
-        zero = paddle.zeros([])
-        if not clock.reached(self.semi_start_adv) or self.lambda_semi <= 0 and self.lambda_semi_adv <= 0:
-            return zero, zero, None, {'kept': zero, 'd_unlabeled': zero}
+        if self.lambda_semi <= 0 and self.lambda_semi_adv <= 0:
+            return _nothing()
         valid = paddle.ones_like(unlabeled['valid']) if self.reference_quirks else unlabeled['valid']
         logit = self.model(unlabeled['weak'])[0]                                            # [N, C, H, W]
         prob = F.softmax(logit, axis=1)
         with frozen(self.discriminator):
             d_logits = self.discriminator(prob)                                             # [N, 1, H, W]
         conf, trust = trusted(d_logits, self.mask_threshold)                                # [N, H, W]
-        semi, semi_adv = zero, self.lambda_semi_adv * fool(d_logits, valid)
+        semi, semi_adv = paddle.zeros([]), self.lambda_semi_adv * fool(d_logits, valid)
         keep = paddle.zeros_like(valid)
         if self.lambda_semi > 0 and clock.reached(self.semi_start):
             keep = trust & valid
@@ -95,5 +99,11 @@ class AdvSemiSeg(Method):
         with evaluating(self.model), paddle.no_grad():
             prob = F.softmax(self.model(unlabeled['weak'])[0], axis=1)
             conf, trust = trusted(self.discriminator(prob), self.mask_threshold)
-        started = paddle.full_like(trust, clock.reached(self.semi_start))
+        started = paddle.full_like(trust, clock.reached(self.semi_start) and clock.reached(self.start))
         return prob.argmax(1), conf, trust & unlabeled['valid'] & started
+
+
+def _nothing():
+    """What `AdvSemiSeg._unlabeled` returns without unlabeled images."""
+    zero = paddle.zeros([])
+    return zero, zero, None, {'kept': zero, 'd_unlabeled': zero}

@@ -43,9 +43,12 @@ class Method(nn.Layer):
         streams (dict[str, str]): name → kind of the streams a batch must hold: 'labeled'; 'unlabeled'; 'again', the
             images of the stream `unlabeled` in the same order, cropped and changed anew; 'image_level'; or 'scored'.
             Two of kind 'unlabeled' are shuffled independently. The first stream says how long an epoch is.
+        start (int|float): labeled images only until then, in updates (500) or as a share of the run (0.15); a recipe
+            sets it by `semi.start`.
     """
 
     streams = {'labeled': 'labeled', 'unlabeled': 'unlabeled'}
+    start = 0
 
     def __init__(self, task):
         super().__init__()
@@ -62,9 +65,17 @@ class Method(nn.Layer):
 
         Returns:
             tuple[dict[str, Tensor], dict[str, Tensor]]: loss terms, weights included, whose sum is minimised; and
-            statistics for the log. Scalars, under the same names in every step.
+            statistics for the log. Scalars, under the same names in every step from `start` on.
         """
+        return self.semi_step(batch, clock) if clock.reached(self.start) else self.labeled_step(batch, clock)
+
+    def semi_step(self, batch, clock):
+        """A step from `start` on; see `step`."""
         raise NotImplementedError
+
+    def labeled_step(self, batch, clock):
+        """A step before `start`: the terms of labeled images, and what a teacher needs to become one; see `step`."""
+        return {'sup': self.supervised(batch['labeled'])}, {}
 
     def players(self):
         """dict[str, nn.Layer]: what is trained by an optimizer of its own."""

@@ -1,6 +1,7 @@
 """CPS (Chen et al., "Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision", CVPR 2021)."""
 
 import paddle
+from paddleseg.utils import logger
 
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.losses.masked import masked_cross_entropy
@@ -30,6 +31,10 @@ class CPS(Method):
                  reference_quirks=False):
         super().__init__(task)
         self.model_2 = task.new_model()
+        weights = self.model_2.state_dict()
+        if all((value == weights[name]).all() for name, value in self.model.state_dict().items()):
+            logger.warning('CPS: both networks start from the same weights, so each learns what it says itself. Give '
+                           'model.backbone.pretrained instead of model.pretrained.')
         self.streams = mixing_streams(partner) if cutmix else Method.streams
         self.weight, self.cutmix, self.reference_quirks = weight, cutmix, reference_quirks
         self.boxes, self.box_share = boxes, box_share
@@ -37,7 +42,14 @@ class CPS(Method):
     def players(self):
         return {'model': self.model, 'model_2': self.model_2}
 
-    def step(self, batch, clock):
+    def labeled_step(self, batch, clock):
+        labeled = batch['labeled']
+        return self._labeled_terms(labeled, [net(labeled['img']) for net in (self.model, self.model_2)]), {}
+
+    def _labeled_terms(self, labeled, outputs):
+        return {'sup': self.supervised(labeled, outputs[0]), 'sup_2': self.supervised(labeled, outputs[1])}
+
+    def semi_step(self, batch, clock):
         labeled, nets = batch['labeled'], (self.model, self.model_2)
         if self.cutmix:
             teaching, learning, keep = self._mixed(nets, batch, clock)
@@ -50,7 +62,7 @@ class CPS(Method):
         if self.reference_quirks:
             keep = paddle.ones_like(keep)
         (pseudo_1, conf_1), (pseudo_2, conf_2) = map(decide, teaching)                      # [N, H, W]
-        losses = {'sup': self.supervised(labeled, outputs[0]), 'sup_2': self.supervised(labeled, outputs[1]),
+        losses = {**self._labeled_terms(labeled, outputs),
                   'cps': self.weight * masked_cross_entropy(learning[0], pseudo_2, keep),
                   'cps_2': self.weight * masked_cross_entropy(learning[1], pseudo_1, keep)}
         return losses, {'kept': share(keep), 'conf': (conf_1.mean() + conf_2.mean()) / 2,

@@ -36,7 +36,7 @@ class CutMixSeg(MeanTeacher):
         self.boxes, self.box_share = boxes, box_share
         self.streams = mixing_streams(partner)
 
-    def step(self, batch, clock):
+    def semi_step(self, batch, clock):
         first, second = batch['unlabeled'], partner_batch(batch)
         n, _, *size = first['weak'].shape
         mask = toggled_boxes(clock.rng('mask'), n, size, self.box_share, self.boxes)        # [N, H, W], True: second

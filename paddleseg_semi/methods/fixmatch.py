@@ -44,7 +44,11 @@ class FixMatch(Method):
         self.conf_thresh, self.sup_weight, self.strong_weight = conf_thresh, sup_weight, strong_weight
         self.box = box_prob, box_area, box_ratio
 
-    def step(self, batch, clock):
+    def labeled_step(self, batch, clock):
+        labeled = batch['labeled']
+        return self.labeled_term(labeled, self.model(labeled['img'])), {}
+
+    def semi_step(self, batch, clock):
         first, second = batch['unlabeled'], partner_batch(batch)
         losses, own, pasted = self.weak_pass(batch)
         images, targets = [], []

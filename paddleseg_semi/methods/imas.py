@@ -37,7 +37,7 @@ class IMAS(Method):
         super().__init__(task)
         self.teacher = EMA(self.model, ema_decay, warmup=True, buffers='average')
         self.unsup_weight, self.conf_thresh = unsup_weight, conf_thresh
-        self.teacher_start, self.semi_start = teacher_start, semi_start
+        self.teacher_start, self.start = teacher_start, semi_start
         self.box_share, self.reference_quirks = box_share, reference_quirks
         self.weighting = {'class_weighted': class_weighted, 'ignore_background': ignore_background}
 
@@ -45,11 +45,13 @@ class IMAS(Method):
     def deployed(self):
         return self.teacher.net
 
-    def step(self, batch, clock):
+    def labeled_step(self, batch, clock):
+        zero = paddle.zeros([])
+        return ({'sup': self.supervised(batch['labeled']), 'strong': zero, 'mix': zero},
+                {'kept': zero, 'conf': zero, 'agreement': zero, 'mixed': zero})
+
+    def semi_step(self, batch, clock):
         labeled, unlabeled, zero = batch['labeled'], batch['unlabeled'], paddle.zeros([])
-        if not clock.reached(self.semi_start):
-            return ({'sup': self.supervised(labeled), 'strong': zero, 'mix': zero},
-                    {'kept': zero, 'conf': zero, 'agreement': zero, 'mixed': zero})
         weak, valid = unlabeled['weak'], self._valid(unlabeled)
         pseudo, conf = self.pseudo_label(weak, self.teacher.net)                            # [N, H, W]
         pseudo_s, conf_s = self.pseudo_label(weak)
@@ -81,7 +83,7 @@ class IMAS(Method):
     def after_update(self, clock):
         """The decay is 0 up to `teacher_start`, then min(1 - 1 / t, ema_decay) at update t after `semi_start`."""
         following = clock.since(self.teacher_start) > 0
-        self.teacher.update(self.model, max(clock.since(self.semi_start) - 1, 0) if following else 0)
+        self.teacher.update(self.model, max(clock.since(self.start) - 1, 0) if following else 0)
 
     def explain(self, unlabeled, clock):
         pseudo, conf = self.pseudo_label(unlabeled['weak'], self.teacher.net)

@@ -67,7 +67,12 @@ class MeanTeacher(Method):
         self.teacher.net.train()
         return self.teacher.net(img)[0]
 
-    def step(self, batch, clock):
+    def labeled_step(self, batch, clock):
+        if self.teacher_bn == 'batch':
+            self.teach(batch['labeled']['img'])     # for its running statistics
+        return super().labeled_step(batch, clock)
+
+    def semi_step(self, batch, clock):
         labeled, unlabeled = batch['labeled'], batch['unlabeled']
         outputs = self.model(labeled['img'])
         pairs = [(outputs[0], self.teach(labeled['img'])),

@@ -10,5 +10,5 @@ class Supervised(Method):
 
     streams = {'labeled': 'labeled'}
 
-    def step(self, batch, clock):
-        return {'sup': self.supervised(batch['labeled'])}, {}
+    def semi_step(self, batch, clock):
+        return self.labeled_step(batch, clock)

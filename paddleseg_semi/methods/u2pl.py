@@ -89,7 +89,7 @@ class U2PL(Method):
         self.contrast = Contrast(num_queries, num_negatives, temperature, keys_per_step, by_position=reference_quirks)
         self.ranks = {'low_rank': min(low_rank, task.num_classes - 1), 'high_rank': high_rank,
                       'threshold': anchor_threshold, 'negative_threshold': key_threshold, 'any_label': paper_keys}
-        self.warmup, self.teacher_start, self.epochs = warmup, teacher_start, epochs
+        self.start, self.teacher_start, self.epochs = warmup, teacher_start, epochs
         self.unsup_weight, self.contra_weight = unsup_weight, contra_weight
         self.keep_percent, self.alpha, self.unsure_keys = keep_percent, alpha, unsure_keys
         self.mix, self.mix_prob, self.partner = mix, mix_prob, partner
@@ -107,11 +107,9 @@ class U2PL(Method):
     def deployed(self):
         return self.teacher.net['model'] if self._teaches else self.model
 
-    def step(self, batch, clock):
+    def semi_step(self, batch, clock):
         labeled = batch['labeled']
-        if not clock.reached(self.warmup):
-            return self._warm_up(labeled)
-        if clock.since(self.warmup) < 1:  # the first of these steps
+        if clock.since(self.start) < 1:  # the first of these steps
             self.teacher.update(self._student(), 0)
         img, pseudo, conf = self._pseudo_labeled(batch['unlabeled'], clock)
         known = pseudo != self.ignore_index                                                 # [B, H, W]
@@ -132,10 +130,10 @@ class U2PL(Method):
                   'contra': self.contra_weight * contra}
         return losses, self._stats(share(reliable, batch['unlabeled']['valid']), conf)
 
-    def _warm_up(self, labeled):
-        """Labeled images only. The teacher looks on, for its running statistics."""
+    def labeled_step(self, batch, clock):
+        labeled = batch['labeled']
         with paddle.no_grad():
-            self.teacher.net.train()
+            self.teacher.net.train()  # for its running statistics
             self._look(self.teacher.net, labeled['img'])
         zero = paddle.zeros([])
         return {'sup': self.supervised(labeled), 'unsup': zero, 'contra': zero}, self._stats(zero, zero)
@@ -192,7 +190,7 @@ class U2PL(Method):
         if not self.prototype_decay:
             loss, _ = self.contrast.loss(rep, rep_t, roles, self.bank)
         else:
-            decay = min(1 - 1 / max(clock.since(self.warmup), 1.), self.prototype_decay)
+            decay = min(1 - 1 / max(clock.since(self.start), 1.), self.prototype_decay)
             loss, prototypes = self.contrast.loss(rep, rep_t, roles, self.bank, self.prototypes, decay)
             if ranks > 1:  # what a checkpoint holds is the same on every rank
                 dist.all_reduce(prototypes)
@@ -200,16 +198,16 @@ class U2PL(Method):
         return loss / ranks if self.reference_quirks else loss
 
     def after_update(self, clock):
-        before = clock.since(self.warmup) - 1  # the clock has ticked
+        before = clock.since(self.start) - 1  # the clock has ticked
         self._teaches = before >= 0
         if self._teaches:
             self.teacher.update(self._student(), before if clock.since(self.teacher_start) >= 1 else 0)
 
     def explain(self, unlabeled, clock):
-        net = self.teacher.net['model'] if clock.reached(self.warmup) else self.model
+        net = self.teacher.net['model'] if clock.reached(self.start) else self.model
         with evaluating(net), paddle.no_grad():
             prob = F.softmax(net(unlabeled['weak'])[0], axis=1)
             pseudo = prob.argmax(1)
             conf = prob.take_along_axis(pseudo.unsqueeze(1), 1).squeeze(1)
             reliable, _, _ = self._split(entropy(prob), unlabeled['valid'], clock)
-        return pseudo, conf, reliable & paddle.full_like(reliable, clock.reached(self.warmup))
+        return pseudo, conf, reliable & paddle.full_like(reliable, clock.reached(self.start))

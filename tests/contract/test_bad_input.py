@@ -95,6 +95,11 @@ def test_method_that_leads_elsewhere(toy, refused):
     refused(*HALF, '--method', '../datasets/demo', says=['../datasets/demo', 'Known'])
 
 
+@pytest.mark.parametrize('decay', ['0', '1', '1.5', 'nan', 'slow'])
+def test_decay_of_the_moving_average(refused, decay):
+    refused(*HALF, '--use_ema', decay, says=['--use_ema', decay] if decay == 'slow' else f'--use_ema {float(decay)}')
+
+
 def test_unknown_method_flag(toy, refused):
     refused(*HALF, '--method', 'AdvSemSeg', says=['AdvSemSeg', 'Did you mean "AdvSemiSeg"?', 'Supervised'])
 
@@ -107,7 +112,8 @@ def test_unknown_method_flag(toy, refused):
     ('players', {'discriminator': 3}), ('train_dataset.num_classes', 'three'), ('model.num_classes', 0),
     ('train_dataset.transforms.0.crop_size', 'big'), ('lr_scheduler.learning_rate', [1]), ('method.ndf', 'many'),
     ('method.semi_start', 'soon'), ('method.semi_start', '1e3'), ('loss.types.0.ignore_index', 'void'),
-    ('lr_scheduler.power', 'high'), ('model.pretrained', True), ('model.pretrained', 1)])
+    ('lr_scheduler.power', 'high'), ('model.pretrained', True), ('model.pretrained', 1), ('semi.start', 'soon'),
+    ('semi.start', True), ('semi.start', -1), ('semi.start', 6), ('semi.start', 1.5), ('semi.start', float('nan'))])
 def test_value_of_another_kind(toy, refused, path, value):
     toy.recipe['semi'] = {'label_ratio': 0.5}
     target, key = section(toy.recipe, path)

@@ -28,13 +28,13 @@ MODELS = {
 NAMES = sorted(name for name, method in METHODS.components_dict.items() if 'labeled' in method.streams.values())
 
 
-def build(toy, method, model, *flags, rank=0, ranks=1):
+def build(toy, method, model, *flags, rank=0, ranks=1, iters=2, semi=None):
     """A Trainer of two iterations on 64x64 crops; the working folder is the toy's."""
     recipe = toy.recipe
     recipe.pop('method', None)
-    recipe['model'], recipe['loss']['coef'] = MODELS[model]
+    recipe['model'], recipe['loss']['coef'] = MODELS.get(model, (recipe['model'], [1]))
     recipe['train_dataset']['transforms'][0] = {'type': 'RandomPaddingCrop', 'crop_size': [64, 64]}
-    recipe['iters'] = 2
+    recipe['iters'], recipe['semi'] = iters, semi or {}
     argv = [*toy.flags(), '--label_ratio', '0.5', '--method', method, *flags]
     argv[argv.index('run')] = f'run_{method}_{model}'
     args = train.parser.parse_args(argv)
@@ -130,6 +130,12 @@ def test_deployed_is_a_plain_model(make, method, tmp_path):
     with paddle.no_grad():
         wanted, found = deployed(x)[0], static(x)
     close((found[0] if isinstance(found, (list, tuple)) else found).numpy(), wanted.numpy())
+
+
+@pytest.mark.parametrize('flags, decay', [([], None), (['--use_ema'], 0.999), (['--use_ema', '0.5'], 0.5)])
+def test_decay_of_the_moving_average(make, flags, decay):
+    ema = make('Supervised', 'toy', *flags).ema
+    assert (ema and ema.decay) == decay
 
 
 def on_a_rank(data):

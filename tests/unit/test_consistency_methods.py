@@ -192,6 +192,22 @@ def test_the_same_partner_is_another_crop_of_the_same_image(method, tmp_path):
         assert [first for first, _ in shown['same', rank]] == [first for first, _ in shown['other', rank]]
 
 
+@pytest.mark.parametrize('apart', [True, False])
+def test_two_networks_from_one_start_are_warned_of(monkeypatch, apart):
+    said, first = [], []
+
+    def new_model():
+        model = paddle.nn.Linear(2, 3)
+        if first and not apart:
+            model.set_state_dict(first[0].state_dict())
+        first.append(model)
+        return model
+
+    monkeypatch.setattr('paddleseg_semi.methods.cps.logger.warning', said.append)
+    METHODS['CPS'](Task(new_model, {}, 3))
+    assert len(said) == (not apart) and all('model.pretrained' in line for line in said)
+
+
 def test_crops_of_two_sizes_are_refused():
     method = build('FixMatch')
     batch = make_batch(method, np.random.default_rng(0))
