@@ -54,9 +54,9 @@ class Options:
     repeats: int = 1
 
     def __post_init__(self):
-        if isinstance(self.use_ema, bool):
-            self.use_ema = 0.999 if self.use_ema else None
-        if self.use_ema is not None and not (isinstance(self.use_ema, float) and 0 < self.use_ema < 1):
+        if self.use_ema is True:
+            self.use_ema = 0.999
+        if self.use_ema is not False and not (isinstance(self.use_ema, float) and 0 < self.use_ema < 1):
             raise InputError(f'--use_ema {self.use_ema}: give a decay above 0 and below 1, such as 0.999.')
         for name, least in _AT_LEAST.items():
             value = getattr(self, name)
