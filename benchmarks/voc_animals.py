@@ -3,9 +3,8 @@
     python benchmarks/voc_animals.py --source <folder> --save_dir data/voc_animals
 
 The source holds images/, labels/, train.txt, extra.txt, val.txt and splits/classic_<n>.txt; its photos are linked,
-not copied. Written below `lists`:
+not copied. Written are all.txt, which is train.txt and extra.txt, the one training list; and below `lists`:
 
-- all.txt: train.txt and extra.txt, the one training list;
 - <masks>_seed<n>/labeled.txt: which of them keep their masks. Seed 0 has the published lists, 1 and 2 draw as many,
   stratified, from train.txt. 437 is train.txt itself;
 - tuning.txt: 60 photos of train.txt that are in no list but the last; tuning_31/ is seed 0's 31 without these among the
@@ -35,7 +34,7 @@ def main(args):
     source, out = os.path.abspath(args.source), args.save_dir
     if not os.path.isfile(os.path.join(source, 'train.txt')):
         raise InputError(f'--source {args.source}: has no train.txt.')
-    os.makedirs(os.path.join(out, 'lists'), exist_ok=True)
+    os.makedirs(out, exist_ok=True)
     for name in ('images', 'labels', 'val.txt'):
         if not os.path.lexists(os.path.join(out, name)):
             os.symlink(os.path.join(source, name), os.path.join(out, name))
@@ -44,17 +43,17 @@ def main(args):
 
     write(out, 'all.txt', [*train, *extra])
     for masks, lines in published.items():
-        write(out, f'{masks}_seed0/labeled.txt', lines)
-    write(out, '437_seed0/labeled.txt', train)
+        write(out, f'lists/{masks}_seed0/labeled.txt', lines)
+    write(out, 'lists/437_seed0/labeled.txt', train)
     tuning = aside(train, published.values())
     pool = [line for line in train if line not in tuning]
-    write(out, 'tuning.txt', tuning)
-    write(out, 'tuning_31/labeled.txt', published[31])
-    write(out, 'tuning_31/unlabeled.txt',
+    write(out, 'lists/tuning.txt', tuning)
+    write(out, 'lists/tuning_31/labeled.txt', published[31])
+    write(out, 'lists/tuning_31/unlabeled.txt',
           [line.split()[0] for line in [*train, *extra] if line not in {*tuning, *published[31]}])
     for masks, seeds in DRAWN.items():
         for seed in seeds:
-            write(out, f'{masks}_seed{seed}/labeled.txt', draw(source, pool, masks, seed))
+            write(out, f'lists/{masks}_seed{seed}/labeled.txt', draw(source, pool, masks, seed))
     print(f'{out}: {len(train) + len(extra)} photos, {len(tuning)} of them for tuning')
 
 
@@ -70,7 +69,7 @@ def draw(source, pool, masks, seed):
     with tempfile.TemporaryDirectory() as folder:
         write(folder, 'pool.txt', pool)
         subprocess.run([sys.executable, os.path.join(ROOT, 'tools/split_dataset.py'), '--dataset_root', source,
-                        '--train_path', os.path.join(folder, 'lists/pool.txt'), '--num_classes', '7', '--stratified',
+                        '--train_path', os.path.join(folder, 'pool.txt'), '--num_classes', '7', '--stratified',
                         '--num_labeled', str(masks), '--seed', str(seed), '--save_dir', folder],
                        check=True, capture_output=True)
         return read(os.path.join(folder, 'labeled.txt'))
@@ -82,7 +81,7 @@ def read(path):
 
 
 def write(folder, name, lines):
-    path = os.path.join(folder, 'lists', name)
+    path = os.path.join(folder, name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, 'w', encoding='utf-8') as file:
         file.writelines(f'{line}\n' for line in lines)

@@ -201,7 +201,10 @@ class Trainer:
                                 'scaler': self.precision.scaler.state_dict()},
             checkpoint.METHOD: self.method.state_dict(),
         }
-        return files if self.ema is None else {**files, checkpoint.EMA: self.ema.net.state_dict()}
+        if self.ema is not None:
+            files[checkpoint.EMA] = self.ema.net.state_dict()
+            files[checkpoint.STATES]['ema_decay'] = self.ema.decay
+        return files
 
     def resume(self, folder):
         """Takes over where a checkpoint left off. Call before the streams are read.
@@ -225,6 +228,9 @@ class Trainer:
         if self.ema is not None:
             if checkpoint.EMA not in files:
                 raise InputError(f'--resume_model {folder}: has no {checkpoint.EMA}: that run was without --use_ema.')
+            if states.get('ema_decay', self.ema.decay) != self.ema.decay:
+                raise InputError(f'--resume_model {folder}: it was trained with --use_ema {states["ema_decay"]}, not '
+                                 f'{self.ema.decay}. Give the same decay.')
             assign(self.ema.net, files[checkpoint.EMA], os.path.join(folder, checkpoint.EMA))
         if states['scaler']:
             self.precision.scaler.load_state_dict(states['scaler'])

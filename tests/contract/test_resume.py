@@ -262,6 +262,10 @@ def test_ema_was_not_kept(toy, refused):
     refused('--iters', 1, '--use_ema', '--resume_model', 'latest', says=['run/iter_1', 'ema_model.pdparams'])
 
 
+def test_ema_had_another_decay(run, refused):
+    refused(*RUN, '--resume_model', 'latest', '--use_ema', '0.9', says=['run/iter_12', '--use_ema 0.999, not 0.9'])
+
+
 def test_what_may_change(run, toy):
     """Where and how it is evaluated, and how often something is said, is not part of what is trained."""
     toy.recipe['val_dataset']['transforms'].insert(0, {'type': 'Resize', 'target_size': [32, 32]})
