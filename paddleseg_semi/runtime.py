@@ -26,16 +26,22 @@ def tune_cpu(threads=None, enabled=True):
     if not enabled:
         logger.info('CPU settings: left at the defaults of Paddle')
         return
-    if threads is not None and threads < 1:
-        raise InputError(f'--cpu_threads {threads}: give a whole number of at least 1.')
-    local_ranks = int(os.environ.get('PADDLE_LOCAL_SIZE', os.environ.get('PADDLE_TRAINERS_NUM', 1)))
-    threads = threads or max(1, len(os.sched_getaffinity(0)) // max(local_ranks, 1))
+    threads = cpu_threads(threads)
     paddle.base.core.set_num_threads(threads)
     mkl = _mkl_type()
     if mkl:
         os.environ.setdefault('MKL_DEBUG_CPU_TYPE', mkl)
     logger.info(f'CPU settings: {threads} threads, MKL_DEBUG_CPU_TYPE={os.environ.get("MKL_DEBUG_CPU_TYPE", "unset")} '
                 '(--no_cpu_tuning leaves the defaults of Paddle)')
+
+
+def cpu_threads(threads=None):
+    """int: CPU threads of this process: as many as asked for, or the cores it may run on, divided among the ranks of
+    this machine."""
+    if threads is not None and threads < 1:
+        raise InputError(f'--cpu_threads {threads}: give a whole number of at least 1.')
+    local_ranks = int(os.environ.get('PADDLE_LOCAL_SIZE', os.environ.get('PADDLE_TRAINERS_NUM', 1)))
+    return threads or max(1, len(os.sched_getaffinity(0)) // max(local_ranks, 1))
 
 
 def _mkl_type():

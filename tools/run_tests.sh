@@ -5,5 +5,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/environment.sh
-use_environment -e '.[onnx,serving,weights]' pytest ruff==0.17.5 playwright
+use_environment -e '.[onnx,serving,weights,fast]' pytest ruff==0.17.5 playwright
 exec "$PYTHON" -m pytest "$@"
