@@ -5,8 +5,8 @@
     python benchmarks/study_results.py              # tables, trimmed logs and plots of what is finished
 
 A run is a command line of the suite, in a process of its own with one thread at the lowest priority. Its folder holds
-what the command writes, console.log, and study.json with the commit, the exit code and the seconds it took. Work in a
-clone that nobody else changes, at a tag, and in its root; with changed files nothing begins.
+what the command writes, console.log, and study.json with the commit, the exit code and the seconds it took without pauses.
+Work in a clone that nobody else changes, at a tag, and in its root; with changed files nothing begins.
 """
 
 import contextlib
@@ -127,7 +127,10 @@ class Job:
 
     def __init__(self, run, lock, stamp):
         earlier = run.record()
-        self.run, self.seconds, self.stopped = run, earlier.get('seconds', 0), False
+        self.run, self.stopped = run, False
+        # A study that was killed knows how long its processes went on without it as little as anybody
+        self.earlier = earlier['seconds'] if earlier.get('code') is not None else None if earlier else 0
+        self.seconds = 0
         commits = earlier.get('commits', [])
         self.stamp = {'commits': commits + [stamp] * (stamp not in commits), 'command': run.command}
         self.looked = self.saved = time.monotonic()
@@ -160,7 +163,8 @@ class Job:
         return code
 
     def save(self, code=None):
-        self.run.write(**self.stamp, seconds=round(self.seconds, 1), code=code)
+        seconds = None if self.earlier is None else round(self.earlier + self.seconds, 1)
+        self.run.write(**self.stamp, seconds=seconds, code=code)
 
     def end(self):
         """Ends the process; what it has saved stays."""
@@ -168,7 +172,7 @@ class Job:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
         self.process.wait()
-        self.save()
+        self.save('interrupted')
 
 
 def work(runs, processes, pause_file, stamp):

@@ -65,7 +65,8 @@ def result(cell):
     miou = [value for value, _ in scores]
     return {'method': cell.method, 'masks': cell.masks, 'seed': cell.seed, 'last': miou[-1], 'best': max(miou),
             **{name: float(values[-1]) if values else '' for name, values in said.items()},
-            's / iter': round(statistics.median(costs), 2), 'min': round(record['seconds'] / 60, 1),
+            's / iter': round(statistics.median(costs), 2),
+            'min': '' if record['seconds'] is None else round(record['seconds'] / 60, 1),
             'commit': ' + '.join(record['commits']),
             'evaluations': miou, 'classes': dict(zip(map(str, names), scores[-1][1]))}
 
@@ -115,10 +116,11 @@ def summarize(rows, baseline):
     for (method, masks), group in groups.items():
         gains = [row['last'] - last[baseline, masks, row['seed']] for row in group
                  if method != baseline and (baseline, masks, row['seed']) in last]
+        minutes = [row['min'] for row in group if row['min'] != '']
         summary.append({'method': method, 'masks': masks, 'seeds': len(group),
                         **spread('last', [row['last'] for row in group]),
                         'best': f'{statistics.mean(row["best"] for row in group):.4f}', **spread('gain', gains, '+'),
-                        'min': f'{statistics.mean(row["min"] for row in group):.0f}'})
+                        'min': f'{statistics.mean(minutes):.0f}' if minutes else ''})
     return summary
 
 
@@ -143,7 +145,7 @@ def trimmed(cell):
     """str: the lines of a run's log that its results are read from, without times of day."""
     lines = (re.sub(r'^[\d-]+ [\d:]+ \[INFO\]\t', '', line) for line in console(cell).splitlines())
     record = cell.record()
-    head = [f'commit: {" + ".join(record["commits"])}', f'seconds: {record["seconds"]:.0f}']
+    head = [f'commit: {" + ".join(record["commits"])}', f'seconds: {record["seconds"]}']
     return '\n'.join([*head, *(line for line in lines if _KEPT_LINES.search(line))]) + '\n'
 
 
