@@ -5,7 +5,7 @@
     python benchmarks/study_results.py              # tables, trimmed logs and plots of what is finished
 
 A run is a command line of the suite, in a process of its own with one thread at the lowest priority. Its folder holds
-what the command writes, console.log, and study.json with the commit, the exit code and the seconds it took without pauses.
+what the command writes, console.log, and study.json with the commit, the exit code and the seconds it took.
 Work in a clone that nobody else changes, at a tag, and in its root; with changed files nothing begins.
 """
 

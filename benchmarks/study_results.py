@@ -37,8 +37,8 @@ def main(args):
     runs = [cell for cell in study.read_grid(args.grid, args.save_dir) if cell.record().get('code') == 0]
     if not runs:
         raise InputError(f'{args.save_dir}: no run of {args.grid} is finished.')
-    found = [result(cell) for cell in runs]
-    summary = summarize(found, args.baseline)
+    found = paired([result(cell) for cell in runs], args.baseline)
+    summary = summarize(found)
     path = os.path.join(args.results, args.name)
     for folder in (f'logs/{args.name}', 'plots'):
         os.makedirs(os.path.join(args.results, folder), exist_ok=True)
@@ -66,7 +66,7 @@ def result(cell):
     return {'method': cell.method, 'masks': cell.masks, 'seed': cell.seed, 'last': miou[-1], 'best': max(miou),
             **{name: float(values[-1]) if values else '' for name, values in said.items()},
             's / iter': round(statistics.median(costs), 2),
-            'min': '' if record['seconds'] is None else round(record['seconds'] / 60, 1),
+            'minutes': '' if record['seconds'] is None else round(record['seconds'] / 60, 1),
             'commit': ' + '.join(record['commits']),
             'evaluations': miou, 'classes': dict(zip(map(str, names), scores[-1][1]))}
 
@@ -98,29 +98,29 @@ def evaluations(text, ema=False):
     return found
 
 
-def summarize(rows, baseline):
-    """Over the seeds of a method on a list.
+def paired(rows, baseline):
+    """list[dict]: rows of `result` with `gain`, the difference of `last` to that of the baseline with the same list and
+    seed; '' without, and for the baseline itself."""
+    last = {(row['masks'], row['seed']): row['last'] for row in rows if row['method'] == baseline}
+    for row in rows:
+        other = None if row['method'] == baseline else last.get((row['masks'], row['seed']))
+        row['gain'] = '' if other is None else round(row['last'] - other, 4)
+    return rows
 
-    Args:
-        rows (list[dict]): as `result` returns them.
-        baseline (str): a method.
 
-    Returns:
-        list[dict]: a row per method and list. `gain` is the difference to the baseline's run of the same list and seed.
-    """
-    last = {(row['method'], row['masks'], row['seed']): row['last'] for row in rows}
+def summarize(rows):
+    """list[dict]: rows of `paired` over the seeds of a method on a list."""
     groups = {}
     for row in rows:
         groups.setdefault((row['method'], row['masks']), []).append(row)
     summary = []
     for (method, masks), group in groups.items():
-        gains = [row['last'] - last[baseline, masks, row['seed']] for row in group
-                 if method != baseline and (baseline, masks, row['seed']) in last]
-        minutes = [row['min'] for row in group if row['min'] != '']
+        gains = [row['gain'] for row in group if row['gain'] != '']
+        minutes = [row['minutes'] for row in group if row['minutes'] != '']
         summary.append({'method': method, 'masks': masks, 'seeds': len(group),
                         **spread('last', [row['last'] for row in group]),
                         'best': f'{statistics.mean(row["best"] for row in group):.4f}', **spread('gain', gains, '+'),
-                        'min': f'{statistics.mean(minutes):.0f}' if minutes else ''})
+                        'minutes': f'{statistics.mean(minutes):.0f}' if minutes else ''})
     return summary
 
 
@@ -150,35 +150,42 @@ def trimmed(cell):
 
 
 def plot(path, rows, baseline):
-    """The last mIoU of every run, a panel per list: a dot per seed, a line from least to most, a tick at the mean."""
+    """A row of panels per list: the last mIoU, and its difference to the baseline seed by seed. A dot per run, a line
+    from least to most, a tick at the mean."""
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot
 
-    lists = sorted({row['masks'] for row in rows}, key=int)
-    heights = [len({row['method'] for row in rows if row['masks'] == masks}) for masks in lists]
-    figure, panels = pyplot.subplots(len(lists), 1, sharex=True, squeeze=False, layout='constrained',
-                                     figsize=(7, sum(heights) * 0.3 + len(lists) * 0.6 + 0.4), height_ratios=heights)
-    for panel, masks in zip(panels[:, 0], lists):
-        group = {}
-        for row in rows:
-            if row['masks'] == masks:
-                group.setdefault(row['method'], []).append(row['last'])
-        order = sorted(group, key=lambda method: statistics.mean(group[method]))
-        for height, method in enumerate(order):
-            values = group[method]
-            color = 'black' if method == baseline else 'tab:blue'
-            panel.plot([min(values), max(values)], [height] * 2, color=color, linewidth=1)
-            panel.plot(values, [height] * len(values), 'o', color=color, markersize=4)
-            panel.plot([statistics.mean(values)], [height], '|', color=color, markersize=14)
-            if method == baseline:
-                panel.axvline(statistics.mean(values), color='0.8', linewidth=1, zorder=0)
-        panel.set_yticks(range(len(order)), order)
-        panel.set_ylim(-0.6, len(order) - 0.4)
-        panel.set_title(f'{masks} masks', fontsize=10, loc='left')
-    panels[-1, 0].set_xlabel('mIoU of the last evaluation')
+    lists = {masks: [row for row in rows if row['masks'] == masks]
+             for masks in sorted({row['masks'] for row in rows}, key=int)}
+    heights = [len({row['method'] for row in group}) for group in lists.values()]
+    figure, panels = pyplot.subplots(len(lists), 2, sharex='col', squeeze=False, layout='constrained',
+                                     figsize=(9, sum(heights) * 0.3 + len(lists) * 0.6 + 0.4), height_ratios=heights)
+    for (left, right), (masks, group) in zip(panels, lists.items()):
+        values = {}
+        for row in group:
+            values.setdefault(row['method'], []).append(row)
+        order = sorted(values, key=lambda method: statistics.mean(row['last'] for row in values[method]))
+        for panel, key in ((left, 'last'), (right, 'gain')):
+            for height, method in enumerate(order):
+                _dots(panel, height, [100 * row[key] for row in values[method] if row[key] != ''],
+                      'black' if method == baseline else 'tab:blue')
+            panel.locator_params(axis='x', nbins=6)
+            panel.set_ylim(-0.6, len(order) - 0.4)
+            panel.set_yticks(range(len(order)), order if panel is left else [])
+        right.axvline(0, color='0.8', linewidth=1, zorder=0)
+        left.set_title(f'{masks} masks', fontsize=10, loc='left')
+    panels[-1, 0].set_xlabel('mIoU of the last evaluation, points')
+    panels[-1, 1].set_xlabel(f'difference to "{baseline}" of the same seed, points')
     figure.savefig(path, dpi=100, metadata={'Software': None})
     pyplot.close(figure)
+
+
+def _dots(panel, height, values, color):
+    if values:
+        panel.plot([min(values), max(values)], [height] * 2, color=color, linewidth=1)
+        panel.plot(values, [height] * len(values), 'o', color=color, markersize=4)
+        panel.plot([statistics.mean(values)], [height], '|', color=color, markersize=14)
 
 
 if __name__ == '__main__':

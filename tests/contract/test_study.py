@@ -184,7 +184,7 @@ def test_results_of_real_logs(toy, capfd, tmp_path):
         scores = [float(part.split()[2]) for part in said[name].split('[EVAL] #Images: ')[1:]]
         assert len(scores) == (4 if name == 'ema' else 2)
         scores = scores[1::2] if name == 'ema' else scores
-        assert (float(row['last']), float(row['best'])) == (scores[-1], max(scores)) and row['min'] == '1.5'
+        assert (float(row['last']), float(row['best'])) == (scores[-1], max(scores)) and row['minutes'] == '1.5'
         mean = sum(float(classes[name][key]) for key in ('ground', 'cat', 'dog')) / 3
         assert abs(mean - scores[-1]) < 1e-3
         log = (tmp_path / f'logs/toy/{name}_6_seed0.log').read_text()
