@@ -54,15 +54,17 @@ def test_unlabeled_images_come_in_at_the_start(make, method):
 
 
 @pytest.mark.parametrize('method', SEMI)
-def test_deployed_from_the_first_evaluation(make, method):
-    """Also before the start the deployed network is near the trained one, its running statistics included."""
+def test_all_train_before_the_start(make, method):
+    """Every player; and the deployed network follows, its running statistics included."""
     trainer = make(method)
-    first = {name: value.numpy().copy() for name, value in trainer.method.deployed.state_dict().items()}
+    nets = {**trainer.method.players(), 'deployed': trainer.method.deployed}
+    first = {name: {key: value.numpy().copy() for key, value in net.state_dict().items()} for name, net in nets.items()}
     trainer.method.train()
     trainer.step(next_batch(trainer))
-    moved = {name for name, value in trainer.method.deployed.state_dict().items()
-             if not np.array_equal(value.numpy(), first[name])}
-    assert any(name.endswith('._mean') for name in moved) and any(name.endswith('.weight') for name in moved)
+    for name, net in nets.items():
+        moved = {key for key, value in net.state_dict().items() if not np.array_equal(value.numpy(), first[name][key])}
+        assert any(key.endswith('.weight') for key in moved), name
+        assert name != 'deployed' or any(key.endswith('._mean') for key in moved)
 
 
 @pytest.mark.parametrize('method', SEMI)
