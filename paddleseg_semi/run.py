@@ -19,6 +19,7 @@ from paddleseg_semi.core.profiler import Profiler
 from paddleseg_semi.core.trainer import Plan, Precision, Trainer
 from paddleseg_semi.core.val import evaluate
 from paddleseg_semi.cvlibs.builder import SemiBuilder
+from paddleseg_semi.datasets.split import write_pairs
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.ema import EMA
 
@@ -98,6 +99,8 @@ def build_trainer(config, options, rank=0, ranks=1):
     builder = SemiBuilder(config, options.seed, rank, ranks)
     split = builder.split()
     builder.check_data(split)
+    held_out = os.path.join(options.save_dir, 'split', 'val.txt') if options.do_eval else None
+    split = builder.hold_out(split, held_out) if held_out else split
     method = builder.method()
     if not options.no_cpu_tuning and 'cpu' in paddle.get_device():
         _speed_up(method, options.cpu_threads)
@@ -108,7 +111,7 @@ def build_trainer(config, options, rank=0, ranks=1):
 
     clock = Clock(config.iters, options.seed, rank)
     interval = options.save_interval * (config.iters if isinstance(options.save_interval, Fraction) else 1)
-    identity = {'config': config.dic, 'seed': options.seed, 'split': split.digest if split else 'all labeled',
+    identity = {'config': config.dic, 'seed': options.seed, 'split': split.digest if split else builder.labeled_digest,
                 'ranks': ranks, 'repeats': options.repeats, 'precision': options.precision}
     if 'image_level' in config.kinds:
         identity['tags'] = hashlib.sha256(builder.tags.tobytes()).hexdigest()
@@ -119,7 +122,7 @@ def build_trainer(config, options, rank=0, ranks=1):
     precision = Precision(options.precision, options.amp_level)
     trainer = Trainer(method, {}, players, clock, journal, checkpoints,
                       Plan(interval, options.early_stop_intervals, Profiler(options.profiler_options)),
-                      _evaluation(builder, options) if options.do_eval else None, precision,
+                      _evaluation(builder, options) if options.do_eval and config.val_dataset_cfg else None, precision,
                       EMA(method.deployed, options.use_ema) if options.use_ema else None, probe if rank == 0 else None)
     folder = checkpoints.find(options.resume_model) if options.resume_model else None
     if folder:
@@ -128,6 +131,8 @@ def build_trainer(config, options, rank=0, ranks=1):
         checkpoints.prepare(fresh=folder is None)
         if split:
             split.write(os.path.join(options.save_dir, 'split'), builder.train_dataset)
+        if builder.holds_out:
+            write_pairs(held_out, builder.val_dataset, separator='\t')
         if options.use_vdl:
             journal.open_vdl()
     if split:
@@ -151,8 +156,9 @@ def _speed_up(method, threads):
 
 
 def _evaluation(builder, options):
-    if not builder.config.val_dataset_cfg:
-        raise InputError('--do_eval: the recipe has no val_dataset. Add one, or leave the flag out.')
+    count = len(builder.val_dataset.file_list)
+    if count < 5:
+        logger.warning(f'{count} validation photo{"s are" if count > 1 else " is"} too few to tell two models apart.')
     return functools.partial(evaluate, eval_dataset=builder.val_dataset, num_workers=min(options.num_workers, 1),
                              precision=options.precision, amp_level=options.amp_level, **builder.config.test_config)
 

@@ -1,6 +1,7 @@
 """From a recipe to the objects of a run."""
 
 import copy
+import hashlib
 import math
 import os
 from functools import cached_property
@@ -14,7 +15,7 @@ from paddleseg_semi.core.checkpoint import find_weights
 from paddleseg_semi.core.probe import Probe
 from paddleseg_semi.core.trainer import Player
 from paddleseg_semi.cvlibs.manager import METHODS
-from paddleseg_semi.datasets import checks, lists
+from paddleseg_semi.datasets import checks, holdout, lists
 from paddleseg_semi.datasets.extra import ExtraLabeled, Joined
 from paddleseg_semi.datasets.split import Split
 from paddleseg_semi.datasets.streams import (
@@ -51,6 +52,7 @@ class SemiBuilder(SegBuilder):
         self.seed, self.rank, self.ranks = seed, rank, ranks
         self._built = 0
         self._train_list = self._val_list = None  # the list files of the data sets, once these are built
+        self.holds_out = False
 
     @cached_property
     def train_dataset(self):
@@ -120,6 +122,33 @@ class SemiBuilder(SegBuilder):
             split = Split.draw(base, semi['label_ratio'], self.seed)
         return Split.with_raw(base, raw, split) if raw else split
 
+    def hold_out(self, split, path):
+        """Takes validation photos out of the labeled ones, where the recipe has no val_dataset and there are enough.
+
+        Args:
+            split (Split, optional): which images are labeled; checked.
+            path (str): the list of them that the run will write; the recipe's val_dataset from now on.
+
+        Returns:
+            Split: the split without them; `val_dataset` are they from now on. Where there are too few, or the recipe
+                has a val_dataset, what was given.
+        """
+        train = self.config.dic.get('train_dataset', {})
+        labeled = len(self.train_dataset.file_list) if split is None else len(split.labeled)
+        if self.config.val_dataset_cfg or not self.config.opens_masks:
+            return split
+        if not holdout.possible(train, labeled):
+            logger.info(f'The recipe has no val_dataset, and {labeled} labeled photos are too few to hold some out '
+                        f'({holdout.LEAST}): the last checkpoint is the model.')
+            return split
+        transforms = [self.build_component(op) for op in holdout.transforms_of(train)]
+        self.config.dic['val_dataset'] = holdout.section_of(train, path)
+        self.holds_out = True
+        split, self.__dict__['val_dataset'] = holdout.held_out(self.train_dataset, split, self.seed, transforms)
+        logger.info(f'The recipe has no val_dataset: {len(self.val_dataset.file_list)} of {labeled} labeled photos are '
+                    'held out for validation and not trained on.')
+        return split
+
     def check_data(self, split):
         """The cheap checks of the data, before anything is trained."""
         val = self.val_dataset if self.config.val_dataset_cfg else None
@@ -130,6 +159,14 @@ class SemiBuilder(SegBuilder):
             checks.quick(self.boundary, train_list=self._train_list, name='boundary')
         for extra in self.extra_labeled:
             checks.quick(extra, val=val, train_list=extra.list_file)
+
+    @property
+    def labeled_digest(self):
+        """str: what stands for a split where there is none: all images are labeled, but for those held out."""
+        if not self.holds_out:
+            return 'all labeled'
+        names = sorted(lists.relative(item[0], lists.root_of(self.val_dataset)) for item in self.val_dataset.file_list)
+        return 'all labeled but ' + hashlib.sha256('\n'.join(names).encode()).hexdigest()
 
     @cached_property
     def tags(self):
@@ -226,10 +263,10 @@ class SemiBuilder(SegBuilder):
         sizes = {}
         for name, kind in method.streams.items():
             stream, batch_size = sizes[name] = makers[kind]()
-            if len(stream) < batch_size * self.ranks:
-                more = 'Lower' if kind in ('unlabeled', 'again') else 'Raise'
-                raise InputError(f'The {name} stream has {len(stream)} images, fewer than one batch of {batch_size} on '
-                                 f'{self.ranks} ranks. {more} --label_ratio or lower batch_size.')
+            if len(stream) < batch_size * self.ranks and kind != 'again':
+                wanted = batch_size * self.ranks
+                logger.info(f'{len(stream)} {kind.replace("_", "-")} photos are fewer than the {wanted} of a step: '
+                            f'each is in it {wanted / len(stream):.1f} times on average, cropped anew each time.')
         return sizes
 
     def probe(self, method, split, oracle=False):

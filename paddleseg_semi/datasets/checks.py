@@ -74,7 +74,7 @@ def check_list_file(path, root, separator=' ', need_label=True):
         raise InputError(f'{path}: the list is empty. Write one "image{separator}label" per line.')
 
 
-def quick(base, split=None, val=None, train_list=None, val_list=None, batch_size=None, name='labeled'):
+def quick(base, split=None, val=None, train_list=None, val_list=None, name='labeled'):
     """Checks that take seconds, for a million images too: lists, overlaps, existence of all files, contents of a few.
 
     Args:
@@ -82,16 +82,12 @@ def quick(base, split=None, val=None, train_list=None, val_list=None, batch_size
         split (Split, optional): its parts; None: all is labeled.
         val (paddle.io.Dataset, optional): the PaddleSeg validation set.
         train_list, val_list (str, optional): their list files, to name lines (see `list_files`).
-        batch_size (int, optional): labeled images per step.
         name (str): what `base` is: 'labeled'; 'tagged' (no mask is opened); 'boundary'.
 
     Raises:
         InputError: the first problem found.
     """
     parts = _parts(base, split, val, train_list, val_list, name)
-    if batch_size and len(parts[0].images) < batch_size:
-        raise InputError(f'{len(parts[0].images)} labeled images are fewer than a batch of {batch_size}. '
-                         'Raise label_ratio or lower batch_size.')
     for problem in _list_problems(parts):
         if problem.fatal:
             raise InputError(problem.text)
@@ -159,8 +155,12 @@ def full(base, split=None, val=None, train_list=None, val_list=None, name='label
     return report
 
 
-def class_presence(base):
-    """Which classes every image holds, from the masks of all images.
+def class_presence(base, positions=None):
+    """Which classes images hold, from their masks.
+
+    Args:
+        base (paddle.io.Dataset): a PaddleSeg data set.
+        positions (Sequence[int], optional): of N images. Default: all.
 
     Returns:
         np.ndarray: [N, num_classes] bool.
@@ -168,11 +168,11 @@ def class_presence(base):
     Raises:
         InputError: the first image or mask that cannot be used.
     """
-    parts = _parts(base)
+    parts = _parts(base) if positions is None else [_listed('labeled', base, positions, None)]
     for problem in _list_problems(parts):
         raise InputError(problem.text)
     rows = []
-    for problems, look in _in_parallel(parts[0].look, len(base.file_list), 'Reading the masks'):
+    for problems, look in _in_parallel(parts[0].look, len(parts[0].images), 'Reading the masks'):
         if problems:
             raise InputError(problems[0])
         rows.append(look.counts > 0)

@@ -73,7 +73,7 @@ class Split:
             raise InputError(f'--seed {seed}: give a whole number of at least 0.')
         order = np.random.default_rng(seed).permutation(total)
         if presence is not None:
-            order = _rare_first(order, presence)
+            order = rare_first(order, presence)
         return _complete(cls, base, order[:count].tolist(), 'drawn', seed=int(seed), label_ratio=label_ratio)
 
     @classmethod
@@ -143,21 +143,33 @@ class Split:
         Paths are relative to `dataset_root` where they are below it, else absolute; a TAB separates when a path has
         blanks.
         """
-        root = lists.root_of(base)
-
-        def written(path):
-            inside = lists.relative(path, root)
-            return os.path.abspath(path) if root and inside == path else inside
-
-        pairs = [[written(path) for path in base.file_list[i][:2]] for i in self.labeled]
-        separator = '\t' if any(' ' in path for pair in pairs for path in pair) else ' '
         about = {'source': self.source, 'seed': self.seed, 'label_ratio': self.label_ratio,
                  'labeled': len(self.labeled), 'unlabeled': len(self.unlabeled), 'sha256': self.digest}
-        os.makedirs(folder, exist_ok=True)
-        unlabeled = (written(path) + '\n' for path in self.unlabeled)
-        lists.write(os.path.join(folder, 'labeled.txt'), (separator.join(pair) + '\n' for pair in pairs))
+        unlabeled = (_written(path, base) + '\n' for path in self.unlabeled)
+        write_pairs(os.path.join(folder, 'labeled.txt'), base, self.labeled)
         lists.write(os.path.join(folder, 'unlabeled.txt'), unlabeled)
         lists.write(os.path.join(folder, 'split.yml'), [yaml.safe_dump(about, sort_keys=False)])
+
+
+def write_pairs(path, base, positions=None, separator=None):
+    """Writes images and masks of a data set, 'image mask' per line: a list that PaddleSeg reads.
+
+    Args:
+        path (str): the list.
+        base (paddle.io.Dataset): a PaddleSeg data set, to whose root paths are relative where they are below it.
+        positions (Sequence[int], optional): of the images. Default: all.
+        separator (str, optional): between the two. Default: a blank, or a TAB when a path has blanks.
+    """
+    positions = range(len(base.file_list)) if positions is None else positions
+    pairs = [[_written(name, base) for name in base.file_list[i][:2]] for i in positions]
+    separator = separator or ('\t' if any(' ' in name for pair in pairs for name in pair) else ' ')
+    lists.write(path, (separator.join(pair) + '\n' for pair in pairs))
+
+
+def _written(path, base):
+    root = lists.root_of(base)
+    inside = lists.relative(path, root)
+    return os.path.abspath(path) if root and inside == path else inside
 
 
 def check_ratio(value):
@@ -200,8 +212,22 @@ def _complete(cls, base, labeled, source, unlabeled=None, **origin):
     return cls(labeled, unlabeled, digest.hexdigest(), source, **origin)
 
 
-def _rare_first(order, presence):
-    """`order` with images moved to its front that together hold every class; the rarest class chooses first."""
+def recounted(split, base, labeled):
+    """The same split with other labeled positions."""
+    return _complete(Split, base, labeled, split.source, split.unlabeled, seed=split.seed,
+                     label_ratio=split.label_ratio)
+
+
+def rare_first(order, presence):
+    """Moves images to the front that together hold every class; the rarest class chooses first.
+
+    Args:
+        order (np.ndarray): [M] of 0..N-1.
+        presence (np.ndarray): [N, C] bool, which classes an image holds.
+
+    Returns:
+        np.ndarray: [M].
+    """
     presence = presence[order]  # [N, C]
     frequency = presence.sum(0)
     covered, front = np.zeros(presence.shape[1], bool), []
