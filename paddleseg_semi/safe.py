@@ -1,13 +1,16 @@
 """Reading pickled files from strangers without executing them.
 
 `paddle.load` and `pickle.load` run whatever code a file names. The unpickler here knows only the few
-constructors that tensors, optimizer states and index lists are made of and refuses everything else.
+constructors that tensors, optimizer states and index lists are made of and refuses everything else. What it makes costs
+time and memory in proportion to its file. So does what `yaml` makes of text.
 """
 
+import os
 import pickle
 from collections import OrderedDict
 
 import numpy as np
+import yaml
 
 from paddleseg_semi.errors import InputError
 
@@ -48,6 +51,8 @@ def _scalar(dtype, data):
     return np.float64(0).__reduce__()[0](dtype.plain, data)
 
 
+_NESTED = 100_000  # values in a tuple of tuples
+_DEEP, _MANY, _TEXT = 50, 1_000_000, 2 ** 24  # of YAML: levels, values, characters
 _ALLOWED = {
     ('_codecs', 'encode'): _encode,
     ('collections', 'OrderedDict'): OrderedDict,
@@ -60,13 +65,119 @@ for _module in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # the spell
     _ALLOWED[_module, 'scalar'] = _scalar
 
 
-class Unpickler(pickle.Unpickler):
-    """Knows what arrays are made of, and refuses every other name."""
+class Unpickler(pickle._Unpickler):
+    """Knows what arrays are made of, and refuses every other name, and what would grow beyond its file.
+
+    The one in C makes room for any index and any length that a file names. This one takes as long, but for lists of
+    millions of numbers: tensors are one instruction each.
+
+    Args:
+        file (BinaryIO): open for reading.
+        encoding (str): of the text of Python 2.
+    """
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+    for _code in (pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.DUP, pickle.FROZENSET, pickle.EMPTY_SET,
+                  pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4):
+        del dispatch[_code[0]]  # no tensor is written with them
+
+    def __init__(self, file, encoding='latin1'):
+        super().__init__(file, encoding=encoding)
+        self._left = 4 * _size(file) + 2 ** 20
+        self._sizes = {}  # of tuples, counting what they hold as often as they hold it, by id
 
     def find_class(self, module, name):
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
         raise InputError(f'it asks for {module}.{name}, which is neither a number nor an array; nothing was executed')
+
+    def _spend(self, value):
+        """Counts what an instruction copies: a file may ask for copies of one long text a million times."""
+        for item in value if isinstance(value, tuple) else (value,):
+            self._left -= len(item) if hasattr(item, '__len__') else 1
+        if self._left < 0:
+            raise InputError('it grows far beyond the size of its file')
+
+    def load_reduce(self):
+        self._spend(self.stack[-1])
+        super().load_reduce()
+
+    def load_newobj(self):
+        self._spend(self.stack[-1])
+        super().load_newobj()
+
+    def load_build(self):
+        self._spend(self.stack[-1])
+        super().load_build()
+
+    def _load_tuple(self, code):
+        pickle._Unpickler.dispatch[code](self)
+        made = self.stack[-1]
+        size = 1 + sum(self._sizes.get(id(item), (1,))[0] for item in made)
+        if size > _NESTED:  # to hash it, as a key, takes as long
+            raise InputError('it nests tuples without end')
+        self._sizes[id(made)] = size, made  # kept, lest another gets its id
+
+    dispatch.update({pickle.REDUCE[0]: load_reduce, pickle.NEWOBJ[0]: load_newobj, pickle.BUILD[0]: load_build,
+                     pickle.TUPLE[0]: lambda self: self._load_tuple(pickle.TUPLE[0]),
+                     pickle.TUPLE1[0]: lambda self: self._load_tuple(pickle.TUPLE1[0]),
+                     pickle.TUPLE2[0]: lambda self: self._load_tuple(pickle.TUPLE2[0]),
+                     pickle.TUPLE3[0]: lambda self: self._load_tuple(pickle.TUPLE3[0])})
+
+
+def _size(file):
+    """int: bytes of an open file, of a member of an archive too."""
+    here = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(here)
+    return size
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values, no deeper and no more of them than a recipe has; aliases count as often as they are used."""
+
+    def __init__(self, text):
+        super().__init__(text)
+        self._depth = self._count = 0
+        self._counts = {}
+
+    def compose_node(self, parent, index):
+        alias = self.check_event(yaml.AliasEvent)
+        before = self._count
+        self._depth += 1
+        if self._depth > _DEEP:
+            raise yaml.YAMLError(f'it is nested deeper than {_DEEP} levels')
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if alias and id(node) not in self._counts:
+            raise yaml.YAMLError('a part of it contains itself')
+        self._count += self._counts[id(node)] if alias else 1
+        if self._count > _MANY:
+            raise yaml.YAMLError(f'it has more than {_MANY} values')
+        if not alias:
+            self._counts[id(node)] = self._count - before
+        return node
+
+
+def read_yaml(source):
+    """`yaml.safe_load` with limits: 16 MB, 50 levels, a million values.
+
+    Args:
+        source (str|TextIO): the text, or a file of it.
+
+    Returns:
+        plain Python values.
+
+    Raises:
+        yaml.YAMLError: not YAML, or beyond the limits; one that says why.
+    """
+    text = source if isinstance(source, str) else source.read(_TEXT + 1)
+    if len(text) > _TEXT:
+        raise yaml.YAMLError(f'it is longer than {_TEXT >> 20} MB')
+    try:
+        return yaml.load(text, _Loader)
+    except (ValueError, OverflowError) as error:  # a date in the 13th month, an integer of 5,000 digits
+        raise yaml.YAMLError(str(error)) from None
 
 
 def load(path):

@@ -160,7 +160,7 @@ class Checkpoints:
         """
         states = safe.load(os.path.join(folder, STATES))
         try:
-            recipe = yaml.safe_load(states['config'])
+            recipe = safe.read_yaml(states['config'])
         except (KeyError, TypeError, AttributeError, yaml.YAMLError):
             recipe = None
         if not isinstance(recipe, dict) or not {*self.identity} <= {*states} or not _has_progress(states):

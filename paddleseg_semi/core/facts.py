@@ -69,7 +69,7 @@ def _read(path):
     try:
         if path.endswith('.yml'):
             with open(path, encoding='utf-8') as file:
-                content = yaml.safe_load(file)
+                content = safe.read_yaml(file)
         else:
             content = safe.load(path)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, InputError):

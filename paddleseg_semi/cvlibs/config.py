@@ -7,6 +7,7 @@ from ast import literal_eval
 import yaml
 from paddleseg.cvlibs import Config, manager
 
+from paddleseg_semi import safe
 from paddleseg_semi.core.common import check_scales, check_window
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.cvlibs.schema import check_keys, check_sections
@@ -234,7 +235,7 @@ def read_yaml(path, seen=()):
         raise InputError(f'{path}: its _base_ files lead back to it. Break the circle.')
     try:
         with open(path, encoding='utf-8') as file:
-            dic = yaml.safe_load(file)
+            dic = safe.read_yaml(file)
     except OSError as error:
         listed = f' (a _base_ of {seen[-1]})' if seen else ''
         raise InputError(f'{path}: cannot be read{listed}: {error.strerror}.') from None

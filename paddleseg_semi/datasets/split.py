@@ -287,10 +287,9 @@ def _read_permutation(path, base, label_ratio):
     lists.check_unique(base)
     if label_ratio is None:
         raise InputError(f'{path}: a pickled permutation needs the ratio as well: give --label_ratio.')
-    try:
-        ids = np.asarray(safe.load(path))
-    except ValueError:  # ragged
-        ids = np.empty(0)
+    ids = safe.load(path)
+    plain = isinstance(ids, np.ndarray) or isinstance(ids, (list, tuple)) and all(np.isscalar(item) for item in ids)
+    ids = np.asarray(ids if plain else [0.5])  # a list of lists may hold one of them a billion times
     if ids.ndim != 1 or ids.dtype.kind not in 'iu':
         raise InputError(f'{path}: holds no list of whole numbers. Expected a permutation of 0..{total - 1}.')
     if len(ids) != total or not np.array_equal(np.sort(ids), np.arange(total)):

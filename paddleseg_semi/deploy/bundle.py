@@ -12,11 +12,13 @@ from paddleseg.transforms import Compose
 from paddleseg.utils import NoAliasDumper, visualize
 
 import paddleseg_semi.transforms  # noqa: F401  registers ours
+from paddleseg_semi import safe
 from paddleseg_semi.core.common import make_folder
 from paddleseg_semi.errors import InputError, nearest
 from paddleseg_semi.files import move_in
 
 _REQUIRED = ('model', 'params', 'transforms')
+_ENDINGS = {'model': ('.json', '.pdmodel', '.onnx'), 'params': ('.pdiparams',)}
 _CHOICES = {'output_op': ('none', 'argmax', 'softmax'), 'input_dtype': ('float32', 'uint8')}  # the first if unsaid
 
 
@@ -65,7 +67,9 @@ class Bundle:
 
         files = {key: os.path.join(folder, str(deploy[key])) for key in ('model', 'params') if key in deploy}
         for key, file in files.items():
-            if not os.path.isfile(file):
+            if os.path.basename(file) != deploy[key] or os.path.splitext(file)[1] not in _ENDINGS[key]:
+                refuse(key, f'a file beside it that ends in {" or ".join(_ENDINGS[key])}')
+            if '\0' in file or not os.path.isfile(file):
                 raise InputError(f'--config {path}: {key} {file} does not exist. Keep the exported files together.')
         for key, choices in _CHOICES.items():
             if deploy.setdefault(key, choices[0]) not in choices:
@@ -117,7 +121,7 @@ def read_block(path):
     """dict: what a deploy.yaml says, unchecked but for what it must have. InputError where that is missing."""
     try:
         with open(path, encoding='utf-8') as file:
-            deploy = yaml.safe_load(file)['Deploy']
+            deploy = safe.read_yaml(file)['Deploy']
         missing = [key for key in _REQUIRED if key not in deploy]
         if missing == ['params'] and str(deploy['model']).endswith('.onnx'):
             missing = []

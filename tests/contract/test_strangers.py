@@ -2,17 +2,20 @@
 
 import ast
 import importlib
+import io
 import pickle
 from pathlib import Path
 
 import paddle
 import paddleseg
 import pytest
+import yaml
 from paddle import nn
 from paddleseg.models import layers
 from paddleseg.models.backbones import cae, vision_transformer
 
-from paddleseg_semi import compat
+from paddleseg_semi import compat, safe
+from paddleseg_semi.deploy.bundle import Bundle
 from paddleseg_semi.errors import InputError
 
 from .conftest import HALF
@@ -103,3 +106,48 @@ def test_weights_of_vision_transformers_execute_nothing(tmp_path):
     assert not (tmp_path / 'X').exists()
     with pytest.raises(InputError):
         vision_transformer.VisionTransformer.init_weight.__globals__['read_weights'](str(tmp_path / 'net.pdparams'))
+
+
+GROWING = {
+    'bytes': b'\x80\x04\x8e' + (2 ** 40).to_bytes(8, 'little') + b'.',
+    'bytearray': b'\x80\x05\x96' + (2 ** 32).to_bytes(8, 'little') + b'.',
+    'frame': b'\x80\x04\x95' + (2 ** 40).to_bytes(8, 'little') + b'N.',
+    'tuples': b'\x80\x02}K\x01\x85' + b''.join(b'q%ch%c\x86' % (n, n) for n in range(60)) + b'K\x01s.',
+    'copies': b'\x80\x02](c_codecs\nencode\nq\x01X\x00\x00\x10\x00' + b'a' * 2 ** 20
+              + b'q\x02X\x06\x00\x00\x00latin1\x86q\x04R' + b'h\x01h\x04R' * 20 + b'e.',
+}
+
+
+@pytest.mark.parametrize('content', GROWING.values(), ids=GROWING)
+def test_a_small_pickle_stays_small(content, tmp_path):
+    """15. Whatever lengths and copies it names."""
+    (tmp_path / 'net.pdparams').write_bytes(content)
+    with pytest.raises(InputError):
+        safe.load(str(tmp_path / 'net.pdparams'))
+
+
+def test_a_memo_is_no_larger_than_its_pickle(tmp_path):
+    """15. The unpickler in C makes room for two billion entries here."""
+    (tmp_path / 'net.pdparams').write_bytes(b'\x80\x02Nr\xff\xff\xff\x7f.')
+    assert safe.load(str(tmp_path / 'net.pdparams')) is None
+
+
+BOMBS = {'deep': '[' * 5000, 'deep block': ''.join('\n' + ' ' * n + 'a:' for n in range(100)), 'itself': 'a: &a [*a]',
+         'aliases': 'a0: &a0 [1, 1]' + ''.join(f'\na{n + 1}: &a{n + 1} [*a{n}, *a{n}]' for n in range(40)),
+         'long': '#' * (2 ** 24 + 1), 'number': 'a: ' + '9' * 5000, 'date': 'a: 2001-13-45'}
+
+
+@pytest.mark.parametrize('text', BOMBS.values(), ids=BOMBS)
+def test_yaml_has_limits(text):
+    """16. Of depth, of length, and of what aliases repeat."""
+    with pytest.raises(yaml.YAMLError):
+        safe.read_yaml(io.StringIO(text))
+
+
+@pytest.mark.parametrize('model', ['/etc/passwd', '../model.json', 'deploy.yaml', 'a\0.json', 3, ['model.json']])
+def test_a_bundle_names_files_beside_it_only(model, tmp_path):
+    """16. Paddle Inference ends the process at files that are no model."""
+    path = tmp_path / 'deploy.yaml'
+    path.write_text(yaml.safe_dump({'Deploy': {'model': model, 'params': 'model.pdiparams', 'transforms': []}}))
+    with pytest.raises(InputError, match='model'):
+        Bundle.read(str(path))
