@@ -148,6 +148,7 @@ def trained(shared_toy):
 def test_checkpoint(toy, trained, marker, refused, part, disguise):
     shutil.copytree(trained, toy.folder / 'run')
     (toy.folder / 'run/iter_2' / part).write_bytes(bombs(marker)[disguise])
+    (toy.folder / 'run/iter_2/SHA256SUMS').unlink()  # who makes a file can make its digest
     refused(*HALF, '--iters', 2, '--use_ema', '--resume_model', 'latest',
             says=[part, 'refused', 'nothing was executed'])
 
@@ -155,6 +156,7 @@ def test_checkpoint(toy, trained, marker, refused, part, disguise):
 def test_recipe_inside_a_checkpoint(toy, trained, marker, refused):
     """model.pdstates holds the recipe as YAML."""
     shutil.copytree(trained, toy.folder / 'run')
+    (toy.folder / 'run/iter_2/SHA256SUMS').unlink()
     path = str(toy.folder / 'run/iter_2/model.pdstates')
     paddle.save({**safe.load(path), 'config': f'!!python/object/apply:os.system ["touch {marker}"]'}, path)
     refused(*HALF, '--iters', 2, '--use_ema', '--resume_model', 'latest', says=['model.pdstates', 'does not come from'])

@@ -1,0 +1,247 @@
+"""DINOv2 encoders (Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024)."""
+
+import contextlib
+import math
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+from paddleseg.cvlibs import manager
+
+from paddleseg_semi.models.weights import load_pretrained
+
+_NORMAL = nn.initializer.TruncatedNormal(std=0.02)
+_TINY = nn.initializer.Normal(std=1e-6)
+
+
+@manager.BACKBONES.add_component
+class DINOv2(nn.Layer):
+    """A vision transformer, named as the published weights have it; see :func:`DINOv2_small` and its like.
+
+    Sides of images must be multiples of the patch size.
+
+    Args:
+        embed_dim (int, optional): D, channels of a token. Default: 384.
+        depth (int, optional): blocks. Default: 12.
+        num_heads (int, optional): of the attention. Default: 6.
+        blocks (Sequence[int], optional): whose outputs are the features, from 0. Default: (2, 5, 8, 11).
+        swiglu (bool, optional): gated feed-forward layers, as the giant has them. Default: False.
+        registers (int, optional): tokens without a place, of the models "with registers". Default: 0.
+        img_size (int, optional): side of the square images the positions are stored for. Default: 518.
+        patch_size (int, optional): P. Default: 14.
+        frozen (bool, optional): the encoder is not trained, and its activations are not kept. Default: False.
+        in_channels (int, optional): channels of the image. Default: 3.
+        pretrained (str, optional): weights, see `load_pretrained`. Default: None.
+
+    Attributes:
+        feat_channels (list[int]): D for each feature.
+    """
+
+    def __init__(self, embed_dim=384, depth=12, num_heads=6, blocks=(2, 5, 8, 11), swiglu=False, registers=0,
+                 img_size=518, patch_size=14, frozen=False, in_channels=3, pretrained=None):
+        super().__init__()
+        if max(blocks) >= depth or list(blocks) != sorted(blocks):
+            raise ValueError(f'blocks must be ascending numbers below depth {depth}, not {list(blocks)}')
+        self.patch_size, self.grid, self.chosen, self.frozen = patch_size, img_size // patch_size, tuple(blocks), frozen
+        self.feat_channels = [embed_dim] * len(blocks)
+        self.patch_embed = PatchEmbed(in_channels, embed_dim, patch_size)
+        self.cls_token = self._tokens(1, embed_dim, _TINY)
+        self.pos_embed = self._tokens(1 + self.grid**2, embed_dim, _NORMAL)
+        self.register_tokens = self._tokens(registers, embed_dim, _TINY) if registers else None
+        self.blocks = nn.LayerList([Block(embed_dim, num_heads, swiglu) for _ in range(depth)])
+        self.norm = nn.LayerNorm(embed_dim, epsilon=1e-6)
+        if frozen:
+            for param in self.parameters():
+                param.stop_gradient = True
+        if pretrained is not None:
+            load_pretrained(self, pretrained)
+
+    def _tokens(self, count, channels, initializer):
+        return self.create_parameter([1, count, channels], default_initializer=initializer)
+
+    def forward(self, x):
+        """
+        Args:
+            x (Tensor): [N, 3, H, W], sides multiples of P.
+
+        Returns:
+            list[Tensor]: tokens [N, H/P * W/P, D] of the chosen blocks, rows after each other, normalized.
+        """
+        with paddle.no_grad() if self.frozen else contextlib.nullcontext():
+            height, width = paddle.shape(x)[2:] // self.patch_size if not paddle.in_dynamic_mode() else \
+                (side // self.patch_size for side in x.shape[2:])
+            x = self.patch_embed(x)                                                         # [N, L, D]
+            x = paddle.concat([self.cls_token.expand([x.shape[0], -1, -1]), x], 1) + self.positions(height, width)
+            special = 1
+            if self.register_tokens is not None:
+                special += self.register_tokens.shape[1]
+                registers = self.register_tokens.expand([x.shape[0], -1, -1])
+                x = paddle.concat([x[:, :1], registers, x[:, 1:]], 1)
+            features = []
+            for number, block in enumerate(self.blocks[:self.chosen[-1] + 1]):
+                x = block(x)
+                if number in self.chosen:
+                    features.append(self.norm(x)[:, special:])
+        return features
+
+    def positions(self, height, width):
+        """Positions of class token and patches, [1, 1 + height * width, D]: of another grid than the stored one by
+        bicubic interpolation.
+
+        Models without registers are scaled by (height + 0.1) / grid, not to height: where they look differs a little
+        from a plain resize.
+
+        Args:
+            height, width (int|Tensor): patches.
+        """
+        static = isinstance(height, paddle.Tensor) or not paddle.in_dynamic_mode()
+        if not static and height == width == self.grid:
+            return self.pos_embed
+        patches = self.pos_embed[:, 1:].reshape([1, self.grid, self.grid, -1]).transpose([0, 3, 1, 2])
+        if self.register_tokens is not None:
+            size = paddle.stack([height, width]) if static else [height, width]
+            patches = F.interpolate(patches, size, mode='bicubic', antialias=True)
+        else:
+            sides = [(side.astype('float32') if static else side) + 0.1 for side in (height, width)]
+            scale = [side / self.grid for side in sides]
+            for axis, side in enumerate(() if static else (height, width)):
+                if side == 1:  # where Paddle forgets the scale
+                    patches = paddle.matmul(_single(self.grid, scale[axis]), patches) if axis == 0 else \
+                        paddle.matmul(patches, _single(self.grid, scale[axis]).T)
+                    scale[axis] = 1.0
+            patches = F.interpolate(patches, scale_factor=paddle.stack(scale) if static else scale, mode='bicubic')
+        return paddle.concat([self.pos_embed[:, :1], patches.flatten(2).transpose([0, 2, 1])], 1)
+
+
+def _single(count, scale):
+    """[1, count]: weights of the one number that bicubic interpolation (A = -0.75) makes of a row of so many."""
+    place = 0.5 / scale - 0.5
+    weights = np.zeros([1, count], 'float32')
+    for tap in range(math.floor(place) - 1, math.floor(place) + 3):
+        far = abs(place - tap)
+        weight = (1.25 * far - 2.25) * far**2 + 1 if far <= 1 else ((-0.75 * far + 3.75) * far - 6) * far + 3
+        weights[0, min(max(tap, 0), count - 1)] += weight
+    return paddle.to_tensor(weights)
+
+
+class PatchEmbed(nn.Layer):
+    def __init__(self, in_channels, embed_dim, patch_size):
+        super().__init__()
+        self.proj = nn.Conv2D(in_channels, embed_dim, patch_size, patch_size)
+
+    def forward(self, x):
+        return self.proj(x).flatten(2).transpose([0, 2, 1])
+
+
+class Block(nn.Layer):
+    """Attention and a feed-forward layer, each behind a normalization and added with a factor per channel."""
+
+    def __init__(self, dim, num_heads, swiglu):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim, epsilon=1e-6), nn.LayerNorm(dim, epsilon=1e-6)
+        self.attn = Attention(dim, num_heads)
+        self.mlp = SwiGLU(dim) if swiglu else MLP(dim)
+        self.ls1, self.ls2 = LayerScale(dim), LayerScale(dim)
+
+    def forward(self, x):
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+class Attention(nn.Layer):
+    def __init__(self, dim, num_heads):
+        super().__init__()
+        self.num_heads, self.head_dim = num_heads, dim // num_heads
+        self.qkv, self.proj = _linear(dim, 3 * dim), _linear(dim, dim)
+
+    def forward(self, x):
+        qkv = self.qkv(x).reshape([0, 0, 3, self.num_heads, self.head_dim])                 # [N, L, 3, heads, d]
+        if paddle.in_dynamic_mode() and qkv.place.is_gpu_place():  # fused, and no matrix of L x L is kept
+            x = F.scaled_dot_product_attention(*qkv.unbind(2))
+        else:
+            q, k, v = qkv.transpose([2, 0, 3, 1, 4]).unbind(0)                              # [N, heads, L, d]
+            weights = F.softmax(paddle.matmul(q * self.head_dim**-0.5, k, transpose_y=True), -1)
+            x = paddle.matmul(weights, v).transpose([0, 2, 1, 3])
+        return self.proj(x.reshape([0, 0, self.num_heads * self.head_dim]))
+
+
+class LayerScale(nn.Layer):
+    def __init__(self, dim):
+        super().__init__()
+        self.gamma = self.create_parameter([dim], default_initializer=nn.initializer.Constant(1.0))
+
+    def forward(self, x):
+        return x * self.gamma
+
+
+class MLP(nn.Layer):
+    def __init__(self, dim):
+        super().__init__()
+        self.fc1, self.fc2 = _linear(dim, 4 * dim), _linear(4 * dim, dim)
+
+    def forward(self, x):
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class SwiGLU(nn.Layer):
+    """Half of the hidden channels gate the other half; there are about two thirds as many as in an MLP."""
+
+    def __init__(self, dim):
+        super().__init__()
+        hidden = (int(4 * dim * 2 / 3) + 7) // 8 * 8
+        self.w12, self.w3 = _linear(dim, 2 * hidden), _linear(hidden, dim)
+
+    def forward(self, x):
+        gate, value = self.w12(x).chunk(2, -1)
+        return self.w3(F.silu(gate) * value)
+
+
+def _linear(in_features, out_features):
+    return nn.Linear(in_features, out_features, paddle.ParamAttr(initializer=_NORMAL))
+
+
+_SIZES = {'small': {'embed_dim': 384, 'depth': 12, 'num_heads': 6, 'blocks': (2, 5, 8, 11)},
+          'base': {'embed_dim': 768, 'depth': 12, 'num_heads': 12, 'blocks': (2, 5, 8, 11)},
+          'large': {'embed_dim': 1024, 'depth': 24, 'num_heads': 16, 'blocks': (4, 11, 17, 23)},
+          'giant': {'embed_dim': 1536, 'depth': 40, 'num_heads': 24, 'blocks': (9, 19, 29, 39), 'swiglu': True}}
+
+
+@manager.BACKBONES.add_component
+def DINOv2_small(**kwargs):
+    """ViT-S/14, 22 M parameters. `registers: 4` for the weights "with registers".
+
+    Args:
+        **kwargs: see :class:`DINOv2`.
+    """
+    return DINOv2(**{**_SIZES['small'], **kwargs})
+
+
+@manager.BACKBONES.add_component
+def DINOv2_base(**kwargs):
+    """ViT-B/14, 87 M parameters.
+
+    Args:
+        **kwargs: see :class:`DINOv2`.
+    """
+    return DINOv2(**{**_SIZES['base'], **kwargs})
+
+
+@manager.BACKBONES.add_component
+def DINOv2_large(**kwargs):
+    """ViT-L/14, 304 M parameters.
+
+    Args:
+        **kwargs: see :class:`DINOv2`.
+    """
+    return DINOv2(**{**_SIZES['large'], **kwargs})
+
+
+@manager.BACKBONES.add_component
+def DINOv2_giant(**kwargs):
+    """ViT-g/14, 1.1 billion parameters.
+
+    Args:
+        **kwargs: see :class:`DINOv2`.
+    """
+    return DINOv2(**{**_SIZES['giant'], **kwargs})
