@@ -1,4 +1,4 @@
-"""What every method that learns from masks promises, on three unlike models. A new one is tested here by itself."""
+"""What every method that learns from masks promises, on four unlike models. A new one is tested here by itself."""
 
 import functools
 import json
@@ -24,6 +24,8 @@ MODELS = {
     'BiSeNetV2': ({'type': 'BiSeNetV2', 'num_classes': 3}, [1, 1, 1, 1, 1]),
     'SegFormer': ({'type': 'SegFormer', 'num_classes': 3, 'embedding_dim': 32,
                    'backbone': {'type': 'MixVisionTransformer_B0'}}, [1]),
+    'DPT': ({'type': 'DPT', 'num_classes': 3, 'features': 8, 'out_channels': [8, 8, 8, 8],
+             'backbone': {'type': 'DINOv2', 'embed_dim': 16, 'depth': 4, 'num_heads': 2, 'blocks': [0, 1, 2, 3]}}, [1]),
 }
 NAMES = sorted(name for name, method in METHODS.components_dict.items() if 'labeled' in method.streams.values())
 
@@ -33,7 +35,8 @@ def build(toy, method, model, *flags, rank=0, ranks=1, iters=2, semi=None):
     recipe = toy.recipe
     recipe.pop('method', None)
     recipe['model'], recipe['loss']['coef'] = MODELS.get(model, (recipe['model'], [1]))
-    recipe['train_dataset']['transforms'][0] = {'type': 'RandomPaddingCrop', 'crop_size': [64, 64]}
+    recipe['train_dataset']['transforms'][0] = {
+        'type': 'RandomPaddingCrop', 'crop_size': [56, 56] if model == 'DPT' else [64, 64]}
     recipe['iters'], recipe['semi'] = iters, semi or {}
     argv = [*toy.flags(), '--label_ratio', '0.5', '--method', method, *flags]
     argv[argv.index('run')] = f'run_{method}_{model}'

@@ -1,0 +1,75 @@
+"""DPT on a tiny DINOv2: sizes that are no multiples of the patch, export at any size, frozen encoders."""
+
+import numpy as np
+import paddle
+import pytest
+from conftest import close, tensor
+
+from paddleseg_semi.core.export import export
+from paddleseg_semi.errors import InputError
+from paddleseg_semi.models.dinov2 import DINOv2
+from paddleseg_semi.models.dpt import DPT
+
+RNG = np.random.default_rng(0)
+
+
+def tiny(**kwargs):
+    paddle.seed(0)
+    backbone = DINOv2(16, 4, 2, (0, 1, 2, 3), img_size=70, **kwargs)
+    net = DPT(3, backbone, 8, (8, 8, 8, 8))
+    for name, param in net.named_parameters():  # a zero class token and equal scales would hide mistakes
+        if name.endswith(('cls_token', 'gamma', 'register_tokens')):
+            param.set_value(1 + 0.5 * RNG.standard_normal(param.shape).astype('float32'))
+    return net
+
+
+def images(*shape):
+    return tensor(RNG.standard_normal(shape).astype('float32'))
+
+
+@pytest.mark.parametrize('size', [(56, 70), (70, 70), (50, 64), (14, 20), (5, 90)])
+@pytest.mark.parametrize('knobs', [{}, {'registers': 2}, {'swiglu': True}], ids=str)
+def test_any_size_in_evaluation(size, knobs):
+    net = tiny(**knobs)
+    net.eval()
+    logits, = net(images(2, 3, *size))
+    assert logits.shape == [2, 3, *size] and logits.isfinite().all()
+
+
+def test_crops_that_do_not_fit_are_refused():
+    net = tiny()
+    net.train()
+    assert net(images(1, 3, 56, 70))[0].shape == [1, 3, 56, 70]
+    with pytest.raises(InputError, match=r'crops are \[64, 70\]: DINOv2 is trained on .* such as \[70, 70\]'):
+        net(images(1, 3, 64, 70))
+
+
+@pytest.mark.parametrize('knobs', [{}, {'registers': 2}], ids=str)
+def test_exported_at_any_size(knobs, tmp_path):
+    net = tiny(**knobs)
+    export(net, str(tmp_path), [{'type': 'Normalize'}], output_op='none')
+    static = paddle.jit.load(str(tmp_path / 'model'))
+    net.eval()
+    with paddle.no_grad():
+        for size in ((56, 70), (98, 42), (50, 64)):
+            x = images(2, 3, *size)
+            close(static(x), net(x)[0], rtol=1e-4, atol=1e-4)
+    operators = (tmp_path / 'model.json').read_text()
+    assert 'flash_attn' not in operators and 'softmax' in operators
+
+
+def test_frozen_encoder():
+    net = tiny(frozen=True)
+    net.train()
+    net(images(2, 3, 56, 56))[0].sum().backward()
+    grads = {name for name, param in net.named_parameters() if param.grad is not None}
+    assert grads and not any(name.startswith('backbone.') for name in grads)
+    assert all(param.stop_gradient for param in net.backbone.parameters())
+
+
+def test_other_encoders_are_refused():
+    class Other(paddle.nn.Layer):
+        feat_channels = [8, 16]
+
+    with pytest.raises(InputError, match='DPT wants a DINOv2 with four blocks, not Other with 2 features'):
+        DPT(3, Other())
