@@ -30,6 +30,7 @@ from paddleseg_semi.datasets.streams import (
 from paddleseg_semi.datasets.tags import label_maps, read_tags
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.methods.base import Method, Task
+from paddleseg_semi.models.dinov2 import layer_groups
 from paddleseg_semi.models.weights import load_weights
 
 _REGISTRIES = [manager.MODELS, manager.BACKBONES, manager.DATASETS, manager.TRANSFORMS, manager.LOSSES,
@@ -235,6 +236,12 @@ class SemiBuilder(SegBuilder):
     def _player(self, layer, sections):
         config = copy.copy(self.config)
         config.dic = {**config.dic, **sections}
+        optimizer = dict(config.dic['optimizer'])
+        if (decay := optimizer.pop('layer_decay', None)) is not None:
+            if not isinstance(decay, (int, float)) or not 0 < decay <= 1 or optimizer.get('custom_cfg'):
+                raise InputError(f'optimizer.layer_decay: {decay}: give a number above 0, at most 1, and no custom_cfg '
+                                 'besides.')
+            config.dic['optimizer'] = {**optimizer, 'custom_cfg': layer_groups(layer, decay)}
         builder = _PlayerBuilder(config, self.comp_list)
         builder.layer = layer
         _check_groups(layer, config.optimizer_cfg)

@@ -136,7 +136,7 @@ def _check_keywords(section, where, kind):
     if not found:
         known = sorted(word for registry in registries for word in registry.components_dict)
         raise InputError(f'{where}: there is no {kind} "{name}".{nearest(name, known)} Known: {", ".join(known)}.')
-    _known_keywords(section, found[0], where)
+    _known_keywords(section, found[0], where, ('layer_decay',) if kind == 'optimizer' else ())
 
 
 def _known_keywords(section, component, where, more=()):

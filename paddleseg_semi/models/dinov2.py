@@ -9,6 +9,7 @@ import paddle.nn.functional as F
 from paddle import nn
 from paddleseg.cvlibs import manager
 
+from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.weights import load_pretrained
 
 _NORMAL = nn.initializer.TruncatedNormal(std=0.02)
@@ -43,7 +44,8 @@ class DINOv2(nn.Layer):
         super().__init__()
         if max(blocks) >= depth or list(blocks) != sorted(blocks):
             raise ValueError(f'blocks must be ascending numbers below depth {depth}, not {list(blocks)}')
-        self.patch_size, self.grid, self.chosen, self.frozen = patch_size, img_size // patch_size, tuple(blocks), frozen
+        self.patch_size, self.grid, self.chosen = patch_size, img_size // patch_size, tuple(blocks)
+        self.registers, self.frozen = registers, frozen
         self.feat_channels = [embed_dim] * len(blocks)
         self.patch_embed = PatchEmbed(in_channels, embed_dim, patch_size)
         self.cls_token = self._tokens(1, embed_dim, _TINY)
@@ -112,6 +114,33 @@ class DINOv2(nn.Layer):
                     scale[axis] = 1.0
             patches = F.interpolate(patches, scale_factor=paddle.stack(scale) if static else scale, mode='bicubic')
         return paddle.concat([self.pos_embed[:, :1], patches.flatten(2).transpose([0, 2, 1])], 1)
+
+
+def layer_groups(layer, decay):
+    """Optimizer groups in which the rate falls by a factor with each block towards the image.
+
+    Args:
+        layer (nn.Layer): with a DINOv2 encoder somewhere in it.
+        decay (float): rate of a block over that of the next, 0..1; block i of n has decay^(n - i) of the recipe's rate,
+            what is below the blocks decay^(n + 1).
+
+    Returns:
+        list[dict]: PaddleSeg's `custom_cfg`.
+
+    Raises:
+        InputError: no encoder that is trained.
+    """
+    groups = []
+    for name, encoder in layer.named_sublayers(include_self=True):
+        if isinstance(encoder, DINOv2) and not encoder.frozen:
+            prefix, depth = f'{name}.' if name else '', len(encoder.blocks)
+            groups += [{'name': f'{prefix}blocks.{k}.', 'lr_mult': decay ** (depth - k)} for k in range(depth)]
+            below = ['patch_embed.', 'cls_token', 'pos_embed', *['register_tokens'] * (encoder.registers > 0)]
+            groups += [{'name': prefix + part, 'lr_mult': decay ** (depth + 1)} for part in below]
+    if not groups:
+        raise InputError(f'optimizer.layer_decay: {type(layer).__name__} has no DINOv2 encoder that is trained. Leave '
+                         'the key out.')
+    return groups
 
 
 def _single(count, scale):

@@ -1,13 +1,18 @@
 """DPT on a tiny DINOv2: sizes that are no multiples of the patch, export at any size, frozen encoders."""
 
+import functools
+
 import numpy as np
 import paddle
 import pytest
 from conftest import close, tensor
+from paddle import nn
+from tiny import make_photos, make_recipe
 
 from paddleseg_semi.core.export import export
+from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
 from paddleseg_semi.errors import InputError
-from paddleseg_semi.models.dinov2 import DINOv2
+from paddleseg_semi.models.dinov2 import DINOv2, layer_groups
 from paddleseg_semi.models.dpt import DPT
 
 RNG = np.random.default_rng(0)
@@ -65,6 +70,30 @@ def test_frozen_encoder():
     grads = {name for name, param in net.named_parameters() if param.grad is not None}
     assert grads and not any(name.startswith('backbone.') for name in grads)
     assert all(param.stop_gradient for param in net.backbone.parameters())
+
+
+def test_rates_fall_towards_the_image():
+    net = tiny(registers=2)
+    groups = {group['name']: group['lr_mult'] for group in layer_groups(nn.LayerDict({'model': net}), 0.5)}
+    assert groups == {**{f'model.backbone.blocks.{k}.': 0.5 ** (4 - k) for k in range(4)}, **{
+        f'model.backbone.{part}': 0.5 ** 5 for part in ('patch_embed.', 'cls_token', 'pos_embed', 'register_tokens')}}
+    with pytest.raises(InputError, match='no DINOv2 encoder that is trained'):
+        layer_groups(tiny(frozen=True), 0.5)
+
+
+@pytest.mark.parametrize('decay, refused', [(0.5, False), (1.5, True), ('half', True)])
+def test_layer_decay_of_a_recipe(decay, refused, tmp_path):
+    make_photos(tmp_path)
+    recipe = make_recipe(tmp_path, [{'type': 'RandomPaddingCrop', 'crop_size': [14, 14]}])[1]
+    config = SemiConfig(recipe, method='Supervised')
+    config.dic['optimizer'] = {'type': 'AdamW', 'layer_decay': decay}
+    build = functools.partial(SemiBuilder(config)._player, tiny(), {})
+    if refused:
+        with pytest.raises(InputError, match='optimizer.layer_decay'):
+            build()
+        return
+    rates = [group.get('learning_rate', 1) for group in build().optimizer._param_groups]
+    assert sorted(set(rates)) == [0.5**5, 0.5**4, 0.5**3, 0.5**2, 0.5, 1]
 
 
 def test_other_encoders_are_refused():
