@@ -1,4 +1,4 @@
-"""The two errors that reach a user as one line on stderr, without a traceback."""
+"""The errors that reach a user as one line on stderr, without a traceback."""
 
 
 class InputError(Exception):
@@ -14,6 +14,19 @@ class RunError(Exception):
     """The run itself went wrong (a loss that is not finite, a full disk). Ends a tool with exit code 1."""
 
     exit_code = 1
+
+
+class Interrupted(Exception):
+    """A signal has ended the run, and its state is saved.
+
+    Args:
+        message (str): where, and how to go on.
+        exit_code (int): of the tool.
+    """
+
+    def __init__(self, message, exit_code):
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def nearest(word, known):

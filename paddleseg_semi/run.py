@@ -1,5 +1,6 @@
 """A training run, put together from a recipe and options."""
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -14,6 +15,7 @@ from paddleseg_semi import runtime
 from paddleseg_semi.core import parallel
 from paddleseg_semi.core.checkpoint import Checkpoints
 from paddleseg_semi.core.clock import Clock
+from paddleseg_semi.core.interruption import Interruption
 from paddleseg_semi.core.journal import Journal
 from paddleseg_semi.core.profiler import Profiler
 from paddleseg_semi.core.trainer import Plan, Precision, Trainer
@@ -32,7 +34,8 @@ class Options:
     """What is no part of a recipe: the flags of tools/train.py of the same names.
 
     Attributes:
-        save_interval (int|str): iterations between checkpoints, or their share of the run, such as '1/3'.
+        save_interval (int|str): iterations between checkpoints, or their share of the run, such as '1/3'. Default: a
+            fifth of the run, at most 1000.
         use_ema (float|bool): the decay of a moving average of the deployed network, above 0 and below 1; True: 0.999.
 
     Raises:
@@ -46,7 +49,7 @@ class Options:
     oracle: bool = False
     use_ema: float | bool = False
     resume_model: str = None
-    save_interval: int = 1000
+    save_interval: int = None
     log_iters: int = 10
     keep_checkpoint_max: int = 5
     early_stop_intervals: int = None
@@ -110,7 +113,9 @@ def build_trainer(config, options, rank=0, ranks=1):
     parallel.broadcast(method)
 
     clock = Clock(config.iters, options.seed, rank)
-    interval = options.save_interval * (config.iters if isinstance(options.save_interval, Fraction) else 1)
+    interval = options.save_interval or min(1000, max(config.iters // 5, 1))
+    if isinstance(interval, Fraction):
+        interval *= config.iters
     identity = {'config': config.dic, 'seed': options.seed, 'split': split.digest if split else builder.labeled_digest,
                 'ranks': ranks, 'repeats': options.repeats, 'precision': options.precision}
     if 'image_level' in config.kinds:
@@ -173,7 +178,9 @@ def train(config, options):
     with paddle.utils.unique_name.guard():
         trainer = build_trainer(config, options, rank, ranks)
         try:
-            trainer.train()
+            with Interruption() if ranks == 1 else contextlib.nullcontext() as interruption:
+                # Several ranks would have to agree on the step: there a signal ends the run as it ends any process.
+                trainer.train(interruption)
         finally:
             trainer.streams.clear()  # ends their loaders: this process may have another run to do
     return trainer.checkpoints.written() if rank == 0 else []

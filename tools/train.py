@@ -22,7 +22,8 @@ add('--resume_model', default=None, help='an iter_N folder, or "latest" for the 
 add('--iters', type=int, default=None, help='iterations, instead of those of the recipe')
 add('--batch_size', type=int, default=None, help='labeled images per step and card, instead of those of the recipe')
 add('--learning_rate', type=float, default=None, help='learning rate, instead of that of the recipe')
-add('--save_interval', type=int, default=1000, help='iterations between checkpoints')
+add('--save_interval', type=int, default=None,
+    help='iterations between checkpoints (default: a fifth of the run, at most 1000)')
 add('--log_iters', type=int, default=10, help='iterations between log lines')
 add('--keep_checkpoint_max', type=int, default=5, help='iter_N folders kept')
 add('--early_stop_intervals', type=int, default=None, help='stop after so many evaluations without a better mIoU')

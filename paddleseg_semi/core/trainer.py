@@ -9,7 +9,7 @@ from paddleseg.utils import logger
 
 from paddleseg_semi.core import checkpoint, parallel
 from paddleseg_semi.core.profiler import Profiler
-from paddleseg_semi.errors import InputError
+from paddleseg_semi.errors import InputError, Interrupted
 from paddleseg_semi.models.weights import assign
 
 _AMP_WHITE = {'elementwise_add', 'batch_norm', 'sync_batch_norm'}  # PaddleSeg's lists
@@ -113,8 +113,15 @@ class Trainer:
         self.best = {'mIoU': -1.0, 'iter': -1, 'ema_mIoU': -1.0}
         self.scores = {'mIoU': 0.0, 'Acc': 0.0}
 
-    def train(self):
-        """Runs to the end of the clock, or to an early stop."""
+    def train(self, interruption=None):
+        """Runs to the end of the clock, or to an early stop.
+
+        Args:
+            interruption (Interruption, optional): when it has a signal, the step is finished and saved.
+
+        Raises:
+            Interrupted: after such a signal.
+        """
         self.method.train()
         self.journal.restart_timer()
         stale = self._stale()  # a run that had stopped, resumed
@@ -128,6 +135,8 @@ class Trainer:
             if self.plan.due(self.clock.iter) or self.clock.iter == self.clock.iters:
                 self.milestone(batch)
                 stale = self._stale()
+            if interruption and interruption.number and self.clock.iter < self.clock.iters:
+                self._leave(interruption.exit_code)
         if stale:
             self.journal.say(f'Early stop: no better mIoU for {self.plan.early_stop_intervals} intervals.')
         self.journal.close()
@@ -151,6 +160,13 @@ class Trainer:
         if self.ema is not None:
             self.ema.update(self.method.deployed, self.clock.iter)
         return losses, stats
+
+    def _leave(self, exit_code):
+        self.journal.flush()
+        folder = self.checkpoints.save(self.clock.iter, self.state_dict())
+        self.journal.close()
+        raise Interrupted(f'interrupted at iter {self.clock.iter}, which is saved in {folder}. To go on: the same '
+                          'command with --resume_model latest', exit_code)
 
     def milestone(self, batch):
         """Evaluates, draws and saves. The best model is written first: were the run killed in between, the resumed one

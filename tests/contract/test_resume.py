@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -73,7 +74,44 @@ def test_interrupt(toy, workers):
     os.killpg(process.pid, signal.SIGINT)
     code, _, err = communicate(process, 60)
     assert code == 130
-    assert err.splitlines()[-1] == 'train.py: interrupted' and 'Traceback' not in err, err
+    last = err.splitlines()[-1]
+    assert re.fullmatch(r'train.py: interrupted at iter (\d+), which is saved in run/iter_\1. To go on: .*', last), err
+
+
+@pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_signal_saves_the_step(toy, undisturbed, workers, number, code):
+    """Wherever it comes, and the run that goes on ends with the bytes of one that was not interrupted."""
+    process = toy.start(TRAIN, *toy.flags(*RUN, '--num_workers', workers), start_new_session=True)
+    for line in process.stdout:
+        if 'iter: 2/12' in line:
+            break
+    process.send_signal(number)
+    found, out, err = communicate(process, 60)
+    assert found == code, err
+    iteration = re.fullmatch(r'train.py: interrupted at iter (\d+), .*', err.splitlines()[-1])[1]
+    out = finish(toy, '--num_workers', workers)
+    assert f'Resumed from run/iter_{iteration} at iter {iteration}' in out
+    assert toy.files(*RESULT) == undisturbed
+
+
+def test_a_second_signal_ends_at_once(toy):
+    """While the first is waiting for a step that takes long."""
+    process = toy.start('-c', f'import sys; sys.argv[1:] = {list(map(str, toy.flags(*RUN)))}\n'
+                        f'sys.path.insert(0, {str(TRAIN.parent)!r})\nimport time, train\nfrom cli import run\n'
+                        'from paddleseg_semi.core.trainer import Trainer\n'
+                        'Trainer.step = lambda *_: print("stepping", flush=True) or time.sleep(60)\n'
+                        'run(train.main, train.parser)')
+    for line in process.stdout:
+        if 'stepping' in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    communicate(process, 30)
+    assert process.returncode not in (0, None)
+    assert not list((toy.folder / 'run').glob('iter_*'))
 
 
 # In this process: what `latest` means, and what is refused
