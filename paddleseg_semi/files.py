@@ -5,6 +5,8 @@ import contextlib
 import hashlib
 import os
 
+from filelock import FileLock, Timeout
+
 
 @contextlib.contextmanager
 def replacing(path, durable=True):
@@ -44,6 +46,22 @@ def write(path, content, durable=True):
     """
     with replacing(path, durable) as part, open(part, 'wb') as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def taken(folder):
+    """Keeps other processes out of a folder until this one ends, however it does; a folder may be taken again here.
+
+    Args:
+        folder (str): which must exist; gets a file `lock`, which means nothing once nobody holds it.
+
+    Returns:
+        filelock.BaseFileLock: to be kept as long as the folder is; None if another process has it.
+    """
+    lock = FileLock(os.path.join(folder, 'lock'), timeout=0, is_singleton=True)
+    try:
+        return lock.acquire().lock
+    except Timeout:
+        return None
 
 
 def move_in(folder, target, names):

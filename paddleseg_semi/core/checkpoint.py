@@ -1,6 +1,7 @@
 """Checkpoints: whole or not there at all.
 
     save_dir/
+      lock          held by the training that runs here
       config.yml, split/, train.log, vdlrecords.*.log, pictures/
       best_model/   model.pdparams, model.pdstates
       iter_N/       SHA256SUMS        digests of all other files, as sha256sum writes them
@@ -32,6 +33,7 @@ MODEL, OPTIMIZERS, STATES, METHOD = 'model.pdparams', 'model.pdopt', 'model.pdst
 DIGESTS = 'SHA256SUMS'
 EMA = 'ema_model.pdparams'  # with --use_ema
 _FREE = ('val_dataset', 'test_dataset', 'test_config', 'export', 'class_names')  # cannot change what is trained
+_ANEW = ('iters', 'lr_scheduler', 'ranks')  # may be changed by who wants to train on; then it is another run's bytes
 
 
 class Checkpoints:
@@ -46,6 +48,7 @@ class Checkpoints:
 
     def __init__(self, save_dir, identity, keep_max=5):
         self.save_dir, self.identity, self.keep_max = save_dir, identity, keep_max
+        self._lock = None
 
     def prepare(self, fresh=True):
         """Makes the folder, writes config.yml, and clears what a killed run left half-done.
@@ -55,6 +58,10 @@ class Checkpoints:
         """
         try:
             os.makedirs(self.save_dir, exist_ok=True)
+            self._lock = disk.taken(self.save_dir)
+            if self._lock is None:
+                raise InputError(f'--save_dir {self.save_dir}: another training is running there. Wait for its end, or '
+                                 'give another folder.')
             for name in os.listdir(self.save_dir):
                 half = re.fullmatch(r'\.(iter_\d+|best_model|ema_best_model)\.(tmp|old)', name)
                 if half and half[2] == 'old' and not os.path.exists(self._path(half[1])):
@@ -177,14 +184,22 @@ class Checkpoints:
         theirs, ours = states['config'], yaml.safe_load(self._stamp()['config'])  # has lists for tuples
         for key in sorted({*theirs, *ours} - set(_FREE)):
             different = _first_difference(theirs.get(key), ours.get(key), key)
-            if different:
+            if different and key in _ANEW:
+                self._go_on_anew(different)
+            elif different:
                 raise InputError(f'--resume_model {folder}: it was trained with {different}. Resume with the same '
                                  'recipe, or start a new run from its weights (model.pretrained).')
         for key, value in self.identity.items():
-            if key != 'config' and states[key] != value:
+            if key in _ANEW and states[key] != value:
+                self._go_on_anew(f'{key}: {states[key]}, not {value}')
+            elif key != 'config' and states[key] != value:
                 raise InputError(f'--resume_model {folder}: it was trained with {key} {states[key]}, not {value}. '
                                  'Resume with the same --seed, --label_ratio, --split_ids, --repeats, --precision and '
                                  'number of cards: another split would leak masks, another order is another run.')
+
+    def _go_on_anew(self, difference):
+        logger.warning(f'The run was begun with {difference}. It goes on, but from here on it is not, to the bit, the '
+                       'run that either recipe makes from its beginning.')
 
     def _write(self, name, files):
         """A folder that appears under its name only when all files are in it."""

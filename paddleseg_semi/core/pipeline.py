@@ -8,7 +8,6 @@
 """
 
 import contextlib
-import fcntl
 import glob
 import hashlib
 import itertools
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import paddle.distributed as dist
 from paddleseg.utils import logger
 
+from paddleseg_semi import files
 from paddleseg_semi.core import parallel
 from paddleseg_semi.core.common import make_folder
 from paddleseg_semi.datasets import lists
@@ -90,12 +90,10 @@ class Pipeline:
     def _take_folder(self):
         """Keeps other pipelines out of the folder until this one ends, however it does."""
         make_folder(self.save_dir)
-        self._lock = self._lock or open(self._path('lock'), 'a', encoding='utf-8')  # noqa: SIM115  as long as it runs
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
+        self._lock = self._lock or files.taken(self.save_dir)
+        if self._lock is None:
             raise InputError(f'--save_dir {self.save_dir}: another pipeline is running there. Wait for its end, or '
-                             'give another folder.') from None
+                             'give another folder.')
 
     def _put_aside(self, name):
         """Products of other inputs are moved out of the way, not mixed with the new ones."""

@@ -263,8 +263,6 @@ def test_several_values_in_an_option(toy):
 @pytest.mark.parametrize('flags, difference', [
     (['--seed', 1], 'seed 0, not 1'),
     (['--label_ratio', 0.25], 'semi.label_ratio: 0.5, not 0.25'),
-    (['--learning_rate', 0.01], 'lr_scheduler.learning_rate: 0.05, not 0.01'),
-    (['--iters', 13], 'iters: 12, not 13'),
     (['--batch_size', 3], 'batch_size: 2, not 3'),
     (['--opts', 'method.lambda_semi=0.2'], 'method.lambda_semi: 0.1, not 0.2'),
     (['--opts', 'players.discriminator.optimizer.beta1=0.8'], 'players.discriminator.optimizer.beta1: 0.9, not 0.8'),
@@ -272,6 +270,33 @@ def test_several_values_in_an_option(toy):
     (['--precision', 'fp16'], 'precision fp32, not fp16')])
 def test_another_run(run, refused, flags, difference):
     refused(*RUN, '--resume_model', 'latest', *flags, says=['run/iter_12', difference])
+
+
+@pytest.mark.parametrize('flags, says', [
+    (['--iters', 15], 'iters: 12, not 15'),
+    (['--learning_rate', 0.01, '--iters', 13], 'lr_scheduler.learning_rate: 0.05')])
+def test_a_run_is_lengthened(run, toy, flags, says, capfd):
+    """Or goes on with another rate: the commonest wish. The log says that it is another run now."""
+    assert toy.train(*RUN, '--resume_model', 'latest', *flags) == 0
+    out = capfd.readouterr().out
+    assert says in out and 'not, to the bit, the run' in out and 'iter: 13/' in out
+    assert (toy.folder / f'run/iter_{flags[flags.index("--iters") + 1]}').is_dir()
+    if '--learning_rate' in flags:
+        assert re.search(r'iter: 13/13, .*lr: 0.00', out)
+
+
+def test_two_trainings_in_one_folder(toy):
+    """The second is refused and the first goes on; when it is killed its lock is gone."""
+    first = toy.start(TRAIN, *toy.flags(*HALF, '--iters', 100000, '--log_iters', 1))
+    for line in first.stdout:
+        if '[TRAIN]' in line:
+            break
+    code, _, err = toy.finish(TRAIN, *toy.flags(*HALF, '--iters', 1))
+    assert code == 2 and err.splitlines()[-1].startswith('train.py: --save_dir run: another training is running there')
+    assert first.poll() is None
+    first.kill()
+    communicate(first, 30)
+    assert toy.train(*HALF, '--iters', 1) == 0
 
 
 def test_another_method(toy, run, refused):
