@@ -62,6 +62,9 @@ class Options:
     no_cpu_tuning: bool = False
 
     def __post_init__(self):
+        if self.amp_level != 'O1':
+            raise InputError(f'--amp_level {self.amp_level}: weights in half precision would not come back when the '
+                             'run is resumed. Use O1, which keeps them in fp32.')
         if self.use_ema is True:
             self.use_ema = 0.999
         if self.use_ema is not False and not (isinstance(self.use_ema, float) and 0 < self.use_ema < 1):
@@ -124,7 +127,7 @@ def build_trainer(config, options, rank=0, ranks=1):
     leading, batch_size = next(iter(sizes.values()))
     journal = Journal(options.save_dir, clock, len(leading) // (batch_size * ranks), batch_size, options.log_iters,
                       writes=rank == 0)
-    precision = Precision(options.precision, options.amp_level)
+    precision = Precision(options.precision)
     trainer = Trainer(method, {}, players, clock, journal, checkpoints,
                       Plan(interval, options.early_stop_intervals, Profiler(options.profiler_options)),
                       _evaluation(builder, options) if options.do_eval and config.val_dataset_cfg else None, precision,
@@ -165,7 +168,7 @@ def _evaluation(builder, options):
     if count < 5:
         logger.warning(f'{count} validation photo{"s are" if count > 1 else " is"} too few to tell two models apart.')
     return functools.partial(evaluate, eval_dataset=builder.val_dataset, num_workers=min(options.num_workers, 1),
-                             precision=options.precision, amp_level=options.amp_level, **builder.config.test_config)
+                             precision=options.precision, **builder.config.test_config)
 
 
 def train(config, options):

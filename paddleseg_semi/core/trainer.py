@@ -25,25 +25,21 @@ class Player(NamedTuple):
 
 
 class Precision:
-    """Mixed precision as PaddleSeg has it.
+    """Mixed precision as PaddleSeg has it: weights stay in fp32.
 
     Args:
-        precision (str): 'fp32' or 'fp16'.
-        level (str): 'O1' or 'O2'.
+        precision (str): 'fp32', 'fp16' or 'bf16', whose range needs no scaling of the loss.
     """
 
-    def __init__(self, precision='fp32', level='O1'):
-        self.half, self.level = precision == 'fp16', level
-        self.scaler = paddle.amp.GradScaler(enable=self.half, init_loss_scaling=1024)
-
-    def prepare(self, players):
-        """Casts the players' weights to half precision at level O2, which only devices with fp16 kernels can run."""
-        if self.half and self.level == 'O2' and 'cpu' not in paddle.get_device():
-            for player in players.values():
-                paddle.amp.decorate(player.layer, player.optimizer, level='O2', save_dtype='float32')
+    def __init__(self, precision='fp32'):
+        self.half, self.dtype = precision != 'fp32', 'bfloat16' if precision == 'bf16' else 'float16'
+        self.scaler = paddle.amp.GradScaler(enable=precision == 'fp16', init_loss_scaling=1024)
+        if self.half:
+            on_cpu = ': on a CPU Paddle computes in fp32 all the same' if 'cpu' in paddle.get_device() else ''
+            logger.info(f'Mixed precision: {precision}, level O1{on_cpu}')
 
     def autocast(self):
-        return paddle.amp.auto_cast(enable=self.half, level=self.level, custom_white_list=_AMP_WHITE,
+        return paddle.amp.auto_cast(enable=self.half, dtype=self.dtype, custom_white_list=_AMP_WHITE,
                                     custom_black_list=_AMP_BLACK)
 
     def step(self, players):
@@ -109,7 +105,6 @@ class Trainer:
         self.journal, self.checkpoints, self.plan = journal, checkpoints, plan
         self.evaluate, self.ema, self.probe = evaluate, ema, probe
         self.precision = precision or Precision()
-        self.precision.prepare(players)
         self.best = {'mIoU': -1.0, 'iter': -1, 'ema_mIoU': -1.0}
         self.scores = {'mIoU': 0.0, 'Acc': 0.0}
 
@@ -146,7 +141,7 @@ class Trainer:
         paddle.seed(self.clock.step_seed())  # dropout and the like, a function of (seed, iter, rank)
         with self.precision.autocast():
             losses, stats = self.method.step(batch, self.clock)
-            total = sum(losses.values())
+        total = sum(loss.astype('float32') for loss in losses.values())  # fp16 ends at 65504
         self.precision.scaler.scale(total).backward()
         for player in self.players.values():
             parallel.sync_gradients(player.layer)

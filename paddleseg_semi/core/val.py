@@ -14,7 +14,7 @@ from paddleseg_semi.models.modes import evaluating
 
 
 def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=False, flip_vertical=False,
-             is_slide=False, stride=None, crop_size=None, precision='fp32', amp_level='O1', num_workers=0,
+             is_slide=False, stride=None, crop_size=None, precision='fp32', num_workers=0,
              print_detail=True, auc_roc=False, size_divisor=None, average_probs=False):
     """Evaluates a segmenter on images of any size, and leaves it in the mode it was in.
 
@@ -25,7 +25,7 @@ def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fa
         eval_dataset (paddle.io.Dataset): a PaddleSeg data set in mode 'val'.
         aug_eval (bool): average the logits over `scales`, `flip_horizontal` and `flip_vertical`.
         is_slide (bool): sliding window of `crop_size` (width, height), moved by `stride` (width, height).
-        precision, amp_level (str): 'fp16' evaluates under auto_cast of that level.
+        precision (str): 'fp16' and 'bf16' evaluate under auto_cast.
         num_workers (int): processes that read images.
         print_detail (bool): log progress and the [EVAL] lines.
         auc_roc (bool): log the area under the ROC curve as well: mean over the classes present, one against the rest.
@@ -49,7 +49,8 @@ def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fa
         options.update(scales=scales, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical)
     predict = infer.aug_inference if aug_eval else infer.inference
     net = as_tested(model, size_divisor, average_probs)
-    amp = {'enable': precision == 'fp16', 'level': amp_level, 'custom_black_list': {'bilinear_interp_v2'},
+    amp = {'enable': precision != 'fp32', 'dtype': 'bfloat16' if precision == 'bf16' else 'float16',
+           'custom_black_list': {'bilinear_interp_v2'},
            'custom_white_list': {'elementwise_add', 'batch_norm', 'sync_batch_norm'}}
     matrix = paddle.zeros([num_classes, num_classes], dtype='int64')
     roc = Roc(num_classes, ignore) if auc_roc else None

@@ -10,6 +10,7 @@ import random
 import threading
 import time
 
+import cv2
 import numpy as np
 import paddle
 from paddle.base.multiprocess_utils import _cleanup_mmap
@@ -315,6 +316,7 @@ def end_with_parent(worker_id):
     """The `worker_init_fn` of every loader. A worker of Paddle looks for its parent only between two batches, so those
     of a killed process would wait for the next one forever."""
     parent = os.getppid()
+    cv2.setNumThreads(0)  # a worker is one of several: its transforms keep to one core
 
     def watch():
         while os.getppid() == parent:

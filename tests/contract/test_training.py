@@ -143,11 +143,18 @@ def test_repeats(toy, capfd):
     assert 'labeled 36 images' in capfd.readouterr().out
 
 
-@pytest.mark.parametrize('flags', [['--precision', 'fp16'], ['--precision', 'fp16', '--amp_level', 'O2'],
-                                   ['--to_static_training', '--method', 'Supervised']])
-def test_other_flags(toy, flags):
+@pytest.mark.parametrize('flags, says', [
+    (['--precision', 'fp16'], 'Mixed precision: fp16, level O1: on a CPU Paddle computes in fp32 all the same'),
+    (['--precision', 'bf16', '--do_eval'], 'Mixed precision: bf16, level O1: on a CPU'),
+    (['--to_static_training', '--method', 'Supervised'], 'Method: Supervised')])
+def test_other_flags(toy, flags, says, capfd):
     del toy.recipe['method']
     assert toy.train(*HALF, '--iters', 2, *flags) == 0
+    assert says in capfd.readouterr().out
+
+
+def test_half_weights_are_refused(refused):
+    refused('--precision', 'fp16', '--amp_level', 'O2', says='--amp_level O2')
 
 
 def test_profiler(toy, capfd):

@@ -218,7 +218,7 @@ def test_all_that_a_training_depends_on_is_its_input(copied, monkeypatch):
     assert inputs_after(tags, lambda text: text.replace(b'01.jpg 1 2', b'01.jpg 2')) != before
     assert inputs_after(train, lambda text: text[text.index(b'\n') + 1:]) != before
     assert inputs_after(train, lambda text: b''.join(line.split()[0] + b'\n' for line in text.splitlines())) == before
-    assert inputs(amp_level='O2') != before and inputs(keep_checkpoint_max=3) != before
+    assert inputs(precision='bf16') != before and inputs(keep_checkpoint_max=3) != before
     weights.write_bytes(weights.read_bytes() + b'.')
     assert inputs(opts=opts) != pretrained and inputs() == before
 
