@@ -23,6 +23,7 @@ def derivatives(maps):
     return [found[:, i].reshape([batch, channels, height, width]) for i in range(len(_FILTERS))]
 
 
+@paddle.amp.auto_cast(enable=False)  # differences of neighbors are lost in float16
 def smoothness(prob, boundary, label, first=10., second=1., gate=10.):
     """Punishes derivatives of first and second order where there is no boundary.
 
@@ -39,6 +40,6 @@ def smoothness(prob, boundary, label, first=10., second=1., gate=10.):
     Returns:
         Tensor: scalar.
     """
-    weight = paddle.exp(-gate * boundary)
+    prob, weight = prob.astype('float32'), paddle.exp(-gate * boundary.astype('float32'))
     across, down, laplace = (paddle.sqrt((found * weight) ** 2 + 1e-6) for found in derivatives(prob))
     return first * ((across + down) * label).mean() + second * (laplace * label).mean()
