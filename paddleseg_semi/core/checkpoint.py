@@ -139,10 +139,12 @@ class Checkpoints:
             folders = [self._path(f'iter_{n}') for n in self._iterations()]
             if not folders:
                 return None
-            whole = [folder for folder in reversed(folders) if not self._missing(folder)]
-            wanted = next((folder for folder in whole if not damage(folder)), (whole or folders[-1:])[0])
-            for folder in whole[:whole.index(wanted)] if whole else ():
-                logger.warning(f'{folder}: {damage(folder)} is damaged; the run goes on from {wanted}.')
+            whole = [folder for folder in folders if not self._missing(folder)]
+            wanted = next((folder for folder in reversed(whole) if not damage(folder)), (whole or folders)[-1])
+            for folder in folders[folders.index(wanted) + 1:]:
+                missing = self._missing(folder)
+                what = f'{", ".join(missing)} missing' if missing else f'{damage(folder)} is damaged'
+                logger.warning(f'{folder}: {what}; the run goes on from {wanted}.')
         if not os.path.isdir(wanted):
             raise InputError(f'--resume_model {wanted}: no such folder. Give an iter_N folder, or "latest".')
         missing = self._missing(wanted)

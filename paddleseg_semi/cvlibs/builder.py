@@ -139,8 +139,9 @@ class SemiBuilder(SegBuilder):
         if self.config.val_dataset_cfg or not self.config.opens_masks:
             return split
         if not holdout.possible(train, labeled):
-            logger.info(f'The recipe has no val_dataset, and {labeled} labeled photos are too few to hold some out '
-                        f'({holdout.LEAST}): the last checkpoint is the model.')
+            why = f'{labeled} labeled photos are too few to hold some out ({holdout.LEAST})' \
+                if labeled < holdout.LEAST else f'of a {train.get("type")} none are held out'
+            logger.info(f'The recipe has no val_dataset, and {why}: the last checkpoint is the model.')
             return split
         transforms = [self.build_component(op) for op in holdout.transforms_of(train)]
         self.config.dic['val_dataset'] = holdout.section_of(train, path)

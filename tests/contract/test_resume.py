@@ -185,6 +185,12 @@ def test_a_run_goes_on_before_its_damaged_checkpoint(run, toy, undisturbed):
     assert toy.files(*RESULT) == undisturbed
 
 
+def test_a_run_goes_on_before_its_incomplete_checkpoint(run, toy, undisturbed):
+    (run / 'iter_12/model.pdopt').unlink()
+    assert 'run/iter_12: model.pdopt missing; the run goes on from run/iter_9' in finish(toy)
+    assert toy.files(*RESULT) == undisturbed
+
+
 def test_all_checkpoints_are_damaged(run, refused):
     for number in (9, 12):
         (run / f'iter_{number}/model.pdopt').write_bytes(b'')
