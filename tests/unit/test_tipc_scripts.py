@@ -83,7 +83,7 @@ def chain(place):
 
 def test_every_family_has_every_chain():
     wanted = {path.name for path in (REPOSITORY / CONFIG).parent.glob('*.txt')}
-    assert len(FAMILIES) == 5
+    assert len(FAMILIES) == 7
     assert all({path.name for path in family.parent.glob('*.txt')} == wanted for family in FAMILIES)
 
 
