@@ -146,7 +146,7 @@ def build_trainer(config, options, rank=0, ranks=1):
     if split:
         logger.info(f'Split: {len(split.labeled)} labeled, {len(split.unlabeled)} unlabeled images ({split.source}, '
                     f'sha256 {split.digest[:12]})')
-    logger.info(f'Method: {type(method).__name__}; streams: ' + ', '.join(
+    logger.info(f'Method: {type(method).__name__}; ' + ', '.join(
         f'{name} {len(stream)} images, batch {size}' for name, (stream, size) in sizes.items()))
     trainer.streams = builder.streams(sizes, clock.iter, options.num_workers)
     return trainer

@@ -268,13 +268,15 @@ class SemiBuilder(SegBuilder):
                   'again': lambda: sizes['unlabeled'],  # the very same dataset, see `streams`
                   'image_level': lambda: (self._image_level(repeats), self.config.batch_size),
                   'scored': lambda: (self._scored(repeats), self.config.batch_size)}
-        sizes = {}
+        sizes, repeated = {}, {}
         for name, kind in method.streams.items():
             stream, batch_size = sizes[name] = makers[kind]()
-            if len(stream) < batch_size * self.ranks and kind != 'again':
-                wanted = batch_size * self.ranks
-                logger.info(f'{len(stream)} {kind.replace("_", "-")} photos are fewer than the {wanted} of a step: '
-                            f'each is in it {wanted / len(stream):.1f} times on average, cropped anew each time.')
+            wanted = batch_size * self.ranks
+            if len(stream) < wanted and kind != 'again':
+                repeated[kind] = len(stream), wanted  # once for a kind: AdvSemiSeg has two streams of labeled photos
+        for kind, (count, wanted) in repeated.items():
+            logger.info(f'{count} {kind.replace("_", "-")} photos are fewer than the {wanted} of a step: '
+                        f'each is in it {wanted / count:.1f} times on average, cropped anew each time.')
         return sizes
 
     def probe(self, method, split, oracle=False):

@@ -36,6 +36,14 @@ def test_fewer_masks_than_a_batch(toy, capfd):
     assert not (toy.folder / 'run/best_model').exists()
 
 
+def test_repeating_is_said_once(toy, capfd):
+    """By a method whose batches have labeled photos twice, too."""
+    few(toy, 3)
+    toy.recipe['batch_size'] = 4
+    assert toy.train('--method', 'AdvSemiSeg', '--iters', 1) == 0
+    assert capfd.readouterr().out.count('3 labeled photos are fewer than the 4 of a step') == 1
+
+
 def test_fewer_raw_photos_than_a_batch(toy, capfd):
     few(toy, 10)
     toy.recipe['batch_size'] = 8

@@ -45,7 +45,7 @@ def test_plain_recipe_trains_supervised(toy, capfd):
     del toy.recipe['method']
     assert toy.train() == 0
     out = capfd.readouterr().out
-    assert 'Method: Supervised; streams: labeled 12 images, batch 2' in said(out)
+    assert 'Method: Supervised; labeled 12 images, batch 2' in said(out)
     assert 'No method given' not in out and not (toy.folder / 'run/split').exists()
 
 
@@ -53,7 +53,7 @@ def test_ratio_without_method(trained):
     """It is AdvSemiSeg, and says so."""
     lines = said(trained.out)
     assert 'No method given: unlabeled images are used by AdvSemiSeg.' in lines
-    assert ('Method: AdvSemiSeg; streams: labeled 6 images, batch 2, unlabeled 6 images, batch 2, '
+    assert ('Method: AdvSemiSeg; labeled 6 images, batch 2, unlabeled 6 images, batch 2, '
             'ground_truth 6 images, batch 2') in lines
 
 
@@ -79,14 +79,14 @@ def test_split_is_written(trained):
 def test_spellings_of_flags(toy, capfd, flags):
     assert toy.train(*flags) == 0
     out = capfd.readouterr().out
-    assert 'Method: AdvSemiSeg; streams: labeled 6 images' in out and 'No method given' not in out
+    assert 'Method: AdvSemiSeg; labeled 6 images' in out and 'No method given' not in out
     assert (toy.folder / 'run/iter_3').is_dir()
 
 
 def test_supervised_on_the_labeled_part(toy, capfd):
     del toy.recipe['method']
     assert toy.train(*HALF, '--method', 'Supervised') == 0
-    assert 'Method: Supervised; streams: labeled 6 images, batch 2' in said(capfd.readouterr().out)
+    assert 'Method: Supervised; labeled 6 images, batch 2' in said(capfd.readouterr().out)
 
 
 @pytest.mark.parametrize('preset, knob', [('advsemiseg_paper', 5000), ('advsemiseg_reference', 5000)])
