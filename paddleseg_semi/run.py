@@ -126,11 +126,12 @@ def build_trainer(config, options, rank=0, ranks=1):
     checkpoints = Checkpoints(options.save_dir, identity, options.keep_checkpoint_max)
     leading, batch_size = next(iter(sizes.values()))
     journal = Journal(options.save_dir, clock, len(leading) // (batch_size * ranks), batch_size, options.log_iters,
-                      writes=rank == 0)
+                      writes=rank == 0, names=config.shown_names(builder.train_dataset.num_classes))
     precision = Precision(options.precision)
+    evaluates = options.do_eval and bool(config.val_dataset_cfg)
     trainer = Trainer(method, {}, players, clock, journal, checkpoints,
                       Plan(interval, options.early_stop_intervals, Profiler(options.profiler_options)),
-                      _evaluation(builder, options) if options.do_eval and config.val_dataset_cfg else None, precision,
+                      _evaluation(builder, options, journal) if evaluates else None, precision,
                       EMA(method.deployed, options.use_ema) if options.use_ema else None, probe if rank == 0 else None)
     folder = checkpoints.find(options.resume_model) if options.resume_model else None
     if folder:
@@ -141,6 +142,8 @@ def build_trainer(config, options, rank=0, ranks=1):
             split.write(os.path.join(options.save_dir, 'split'), builder.train_dataset)
         if builder.holds_out:
             write_pairs(held_out, builder.val_dataset, separator='\t')
+        if evaluates:
+            journal.open_record()
         if options.use_vdl:
             journal.open_vdl()
     if split:
@@ -163,12 +166,13 @@ def _speed_up(method, threads):
     logger.info(f'CPU settings: {depthwise.use(method, runtime.cpu_threads(threads))} depthwise convolutions by Numba')
 
 
-def _evaluation(builder, options):
+def _evaluation(builder, options, journal):
     count = len(builder.val_dataset.file_list)
     if count < 5:
         logger.warning(f'{count} validation photo{"s are" if count > 1 else " is"} too few to tell two models apart.')
+    names = builder.config.class_names(builder.val_dataset.num_classes)
     return functools.partial(evaluate, eval_dataset=builder.val_dataset, num_workers=min(options.num_workers, 1),
-                             precision=options.precision, **builder.config.test_config)
+                             precision=options.precision, names=names, say=journal.say, **builder.config.test_config)
 
 
 def train(config, options):

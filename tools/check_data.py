@@ -19,7 +19,7 @@ def main(args):
     builder = SemiBuilder(config, seed=args.seed)
     has_val = bool(config.val_dataset_cfg)
     base = builder.train_dataset
-    config.class_names(base.num_classes)
+    names = config.shown_names(base.num_classes)
     report = checks.full(base, builder.split(), builder.val_dataset if has_val else None,
                          checks.list_files(config.train_dataset_cfg),
                          checks.list_files(config.val_dataset_cfg) if has_val else None,
@@ -31,7 +31,7 @@ def main(args):
             report.problems += [text for text in maps.problems if text not in report.problems]
             for name in ('images', 'sizes', 'pixels', 'presence'):
                 getattr(report, name).update(getattr(maps, name))
-    show(report)
+    show(report, names)
     for kind, texts in (('warning', report.warnings), ('problem', report.problems)):
         for text in texts[:args.max_lines]:
             print(f'{kind}: {text}')
@@ -41,18 +41,20 @@ def main(args):
     return 2 if report.problems else 0
 
 
-def show(report):
+def show(report, names):
     """Images and sizes of every part; pixels (in the parts with masks) and images of every class."""
     print()
     for part, count in report.images.items():
         print(f'{part:>10}: {count} images, {report.sizes[part] or "none readable"}')
-    print('\nclass' + ''.join(f'{part + ": pixels":>18}{"images":>9}' if part in report.pixels else
-                              f'{part + ": images":>18}' for part in report.presence))
+    width = max(map(len, ['class', *names]))
+    print(f'\n{"class":{width}}' +
+          ''.join(f'{part + ": pixels":>18}{"images":>9}' if part in report.pixels else f'{part + ": images":>18}'
+                  for part in report.presence))
     shares = {part: 100 * pixels / max(pixels.sum(), 1) for part, pixels in report.pixels.items()}
-    for c in range(max(map(len, report.presence.values()), default=0)):
+    for c, name in enumerate(names):
         row = ''.join(f'{shares[part][c]:17.2f}%{counts[c]:9d}' if part in shares else f'{counts[c]:18d}'
                       for part, counts in report.presence.items() if c < len(counts))
-        print(f'{c:5d}{row}')
+        print(f'{name:{width}}{row}')
     print()
 
 

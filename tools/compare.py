@@ -21,6 +21,7 @@ def main(args):
 
     from paddleseg_semi.core.common import make_folder
     from paddleseg_semi.core.metrics import confusion_matrix, scores
+    from paddleseg_semi.core.report import markdown
     from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
     from paddleseg_semi.errors import InputError
 
@@ -52,10 +53,10 @@ def main(args):
             rows.append([_open(photo), *columns])
 
     figures = [scores(count.numpy()) for count in counts]
-    table = [['', *names], ['---', *['---:'] * len(names)]]
-    table += [[f'IoU of class {k}', *(f'{f.class_iou[k]:.4f}' for f in figures)] for k in range(dataset.num_classes)]
+    table = [[f'IoU of {name}', *(f'{f.class_iou[k]:.4f}' for f in figures)]
+              for k, name in enumerate(config.shown_names(dataset.num_classes))]
     table += [['mIoU', *(f'{figure.miou:.4f}' for figure in figures)]]
-    text = '\n'.join('| ' + ' | '.join(row) + ' |' for row in table)
+    text = '\n'.join(markdown(['', *names], table))
     make_folder(args.save_dir)
     with open(os.path.join(args.save_dir, 'compare.md'), 'w', encoding='utf-8') as file:
         file.write(text + '\n')

@@ -1,4 +1,4 @@
-"""Evaluates a trained segmenter on the recipe's val_dataset and writes a report of every class."""
+"""Evaluates a trained segmenter on the recipe's val_dataset; writes val.json, val.csv and val.md with every class."""
 
 import os
 
@@ -9,15 +9,17 @@ add_network_flags(parser)
 parser.add_argument('--num_workers', type=int, default=0, help='processes that read images')
 add_test_flags(parser, 'aug_eval')
 parser.add_argument('--auc_roc', action='store_true', help='the area under the ROC curve too')
-parser.add_argument('--report_dir', default='results', help='where the report goes')
+parser.add_argument('--report_dir', default=None, help='where val.json, val.csv and val.md go (default: the folder of '
+                    'the run that the model belongs to, or of the model; without --model_path, results)')
 
 
 def main(args):
     import paddle.distributed as dist
     from paddleseg.utils import logger
 
+    from paddleseg_semi.core import report
     from paddleseg_semi.core.common import make_folder
-    from paddleseg_semi.core.val import evaluate
+    from paddleseg_semi.core.val import measure
     from paddleseg_semi.errors import InputError
     if args.num_workers < 0:
         raise InputError(f'--num_workers {args.num_workers}: give a whole number of at least 0.')
@@ -25,22 +27,26 @@ def main(args):
     options = test_options(args, config, 'aug_eval')
     options['auc_roc'] = args.auc_roc or options.get('auc_roc', False)
     dataset = builder.val_dataset
-    names = config.class_names(dataset.num_classes) or [f'class {c:02d}' for c in range(dataset.num_classes)]
-    make_folder(args.report_dir, '--report_dir')
-    miou, _, class_iou, _, _ = evaluate(model, dataset, num_workers=args.num_workers, **options)
+    names = config.shown_names(dataset.num_classes)
+    folder = args.report_dir or run_of(args.model_path)
+    make_folder(folder, '--report_dir')
+    measured = measure(model, dataset, num_workers=args.num_workers, **options)
     if dist.get_rank() == 0:
-        stem = os.path.splitext(os.path.basename(args.config))[0]
-        path = os.path.join(args.report_dir, f'{stem}.txt')
-        with open(path, 'w', encoding='utf-8') as file:
-            file.write(report(names, class_iou, miou))
-        logger.info(f'Written: {path}')
+        for line in measured.lines(config.class_names(dataset.num_classes)):
+            logger.info(line)
+        about = {'config': args.config, 'model': args.model_path, 'options': {k: v for k, v in options.items() if v}}
+        for path in report.write(folder, measured, names, about):
+            logger.info(f'Written: {path}')
 
 
-def report(names, class_iou, miou):
-    """One line per class with its name and IoU, then mIoU."""
-    width = max(len('mIoU'), *(len(str(name)) for name in names))
-    lines = [*zip(names, class_iou), ('mIoU', miou)]
-    return ''.join(f'{name!s:{width}}  {value:.4f}\n' for name, value in lines)
+def run_of(weights):
+    """str: the folder of the run a file of weights belongs to, in which a folder of a checkpoint has it; else its own;
+    'results' for none."""
+    if not weights:
+        return 'results'
+    folder = os.path.dirname(weights) or '.'
+    above = os.path.normpath(os.path.join(folder, '..'))
+    return above if os.path.isfile(os.path.join(above, 'config.yml')) else folder
 
 
 if __name__ == '__main__':

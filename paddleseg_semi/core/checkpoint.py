@@ -75,8 +75,8 @@ class Checkpoints:
             raise InputError(f'--save_dir {self.save_dir}: cannot be written ({error.strerror}).') from None
 
     def _put_aside(self):
-        names = [name for name in os.listdir(self.save_dir)
-                 if re.fullmatch(r'iter_\d+|best_model|ema_best_model|pictures|train\.log', name)]
+        ours = r'iter_\d+|best_model|ema_best_model|pictures|train\.log|eval\.csv|val\.(json|csv|md)'
+        names = [name for name in os.listdir(self.save_dir) if re.fullmatch(ours, name)]
         if not any(name.startswith(('iter_', 'best_model')) for name in names):
             return
         number = next(n for n in itertools.count(1) if not os.path.exists(self._path(f'earlier_{n}')))

@@ -9,6 +9,7 @@ import paddle
 from paddleseg.utils import TimeAverager, calculate_eta, logger
 
 from paddleseg_semi.core import pictures
+from paddleseg_semi.core.report import Record, named
 from paddleseg_semi.errors import RunError
 from paddleseg_semi.runtime import peak_memory
 
@@ -23,15 +24,20 @@ class Journal:
         batch_size (int): samples of that stream per step and rank.
         log_iters (int): steps per line.
         writes (bool): False on all ranks but the first.
+        names (Sequence[str]): of the classes.
     """
 
-    def __init__(self, save_dir, clock, epoch_iters, batch_size, log_iters=10, writes=True):
+    def __init__(self, save_dir, clock, epoch_iters, batch_size, log_iters=10, writes=True, names=()):
         self.save_dir, self.clock, self.epoch_iters = save_dir, clock, max(epoch_iters, 1)
         self.batch_size, self.log_iters, self.writes = batch_size, log_iters, writes
-        self.window = []
+        self.names, self.record, self.window = names, None, []
         self.batch_cost, self.reader_cost = TimeAverager(), TimeAverager()
         self.vdl = None
         self.started = time.time()
+
+    def open_record(self):
+        """From here on, evaluations are recorded in eval.csv too. Call when the clock is where the run goes on."""
+        self.record = Record(os.path.join(self.save_dir, 'eval.csv'), self.names, self.clock.iter)
 
     def open_vdl(self):
         """From here on, scalars and pictures go to VisualDL's records too."""
@@ -77,16 +83,20 @@ class Journal:
             with open(os.path.join(self.save_dir, 'train.log'), 'a', encoding='utf-8') as file:
                 file.write(f'{time.strftime("%Y-%m-%d %H:%M:%S")} [INFO]\t{text}\n')
 
-    def evaluated(self, scores):
-        """Records {'mIoU': …, 'Acc': …}."""
-        self._scalars({f'Evaluate/{name}': value for name, value in scores.items()})
+    def evaluated(self, miou, acc, class_iou, network='model'):
+        """Takes what an evaluation found: floats, and [C]; `network` is 'model' or 'ema' (--use_ema)."""
+        prefix = 'Evaluate/' if network == 'model' else 'Evaluate/Ema_'  # PaddleSeg's
+        self._scalars({f'{prefix}mIoU': miou, f'{prefix}Acc': acc})
+        self._scalars({f'{prefix}IoU/{name}': value for name, value in zip(self.names, class_iou)})
+        if self.record:
+            self.record.add(self.clock.iter, network, miou, acc, class_iou)
 
     def diagnosed(self, pseudo, classes, oracle):
         """Takes what a `Probe` saw."""
         self.say(f'[PSEUDO] #Crops: {pseudo["crops"]:.0f}' + _named(pseudo, ('kept', 'conf', 'gap')))
-        self.say('[PSEUDO] Class share: [' + ' '.join(f'{value:.4f}' for value in classes) + ']')
+        self.say(f'[PSEUDO] Class share: {named(self.names, classes)}')
         self._scalars({f'Pseudo/{name}': pseudo[name] for name in ('kept', 'conf', 'gap') if name in pseudo})
-        self._scalars({f'Pseudo/share_{number}': value for number, value in enumerate(classes)})
+        self._scalars({f'Pseudo/share/{name}': value for name, value in zip(self.names, classes)})
         if oracle:
             self.say(f'[ORACLE] #Crops: {pseudo["crops"]:.0f}' + _named(oracle, ('mIoU', 'Acc', 'kept_Acc')))
             self._scalars({f'Oracle/{name}': value for name, value in oracle.items()})
@@ -141,7 +151,7 @@ class Journal:
     def _scalars(self, values):
         if self.vdl:
             for tag, value in values.items():
-                self.vdl.add_scalar(tag, float(value), self.clock.iter)
+                self.vdl.add_scalar(tag.replace('%', ' percent'), float(value), self.clock.iter)  # refused in a tag
 
 
 def _named(values, names):

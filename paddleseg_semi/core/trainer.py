@@ -93,7 +93,7 @@ class Trainer:
         journal (Journal): what it says.
         checkpoints (Checkpoints): where it is kept.
         plan (Plan): intervals.
-        evaluate (Callable, optional): network → (mIoU, Acc), on all ranks.
+        evaluate (Callable, optional): network → (mIoU, Acc, class IoU [C], …), on all ranks.
         precision (Precision, optional): default: float32.
         ema (EMA, optional): a follower of the deployed network, evaluated and saved beside it (--use_ema).
         probe (Probe, optional): looks at the pseudo labels at every milestone.
@@ -179,15 +179,19 @@ class Trainer:
         self.journal.restart_timer()
 
     def _evaluate(self, batch):
-        self.scores = dict(zip(('mIoU', 'Acc'), map(float, self.evaluate(self.method.deployed)[:2])))
-        self.journal.evaluated(self.scores)
+        miou, acc, class_iou = self.evaluate(self.method.deployed)[:3]
+        self.scores = {'mIoU': float(miou), 'Acc': float(acc)}
+        self.journal.evaluated(miou, acc, class_iou)
         if self.scores['mIoU'] > self.best['mIoU']:
             self.best.update(mIoU=self.scores['mIoU'], iter=self.clock.iter)
             self._save_best(self.method.deployed, self.scores, 'best_model')
         self.journal.say(f'[EVAL] The model with the best validation mIoU ({self.best["mIoU"]:.4f}) was saved at iter '
                          f'{self.best["iter"]}.')
         if self.ema is not None:
-            miou, acc = map(float, self.evaluate(self.ema.net)[:2])
+            self.journal.say('[EVAL] Now the moving average (--use_ema):')
+            miou, acc, class_iou = self.evaluate(self.ema.net)[:3]
+            self.journal.evaluated(miou, acc, class_iou, 'ema')
+            miou, acc = float(miou), float(acc)
             if miou > self.best['ema_mIoU']:
                 self.best['ema_mIoU'] = miou
                 self._save_best(self.ema.net, {'mIoU': miou, 'Acc': acc}, 'ema_best_model')

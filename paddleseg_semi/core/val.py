@@ -7,15 +7,36 @@ from paddleseg.core import infer
 from paddleseg.utils import logger
 
 from paddleseg_semi.core.common import as_tested, progress_bar
-from paddleseg_semi.core.metrics import Roc, confusion_matrix, scores
+from paddleseg_semi.core.metrics import Roc, confusion_matrix
+from paddleseg_semi.core.report import Measured
 from paddleseg_semi.datasets.streams import end_with_parent
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.modes import evaluating
 
 
-def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=False, flip_vertical=False,
-             is_slide=False, stride=None, crop_size=None, precision='fp32', num_workers=0,
-             print_detail=True, auc_roc=False, size_divisor=None, average_probs=False):
+def evaluate(model, eval_dataset, print_detail=True, names=None, say=logger.info, **options):
+    """As PaddleSeg's: evaluates a segmenter and says how well it does.
+
+    Args:
+        model, eval_dataset, **options: as :func:`measure`.
+        print_detail (bool): log progress and the [EVAL] lines.
+        names (list[str], optional): of the classes; then there is an [EVAL] line that has them.
+        say (Callable): takes each line.
+
+    Returns:
+        tuple: miou (float), acc (float), class_iou [C], class_precision [C], kappa (float).
+    """
+    measured = measure(model, eval_dataset, show=print_detail, **options)
+    if print_detail:
+        for line in measured.lines(names):
+            say(line)
+    result = measured.scores
+    return result.miou, result.acc, result.class_iou, result.class_precision, result.kappa
+
+
+def measure(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=False, flip_vertical=False, is_slide=False,
+            stride=None, crop_size=None, precision='fp32', num_workers=0, show=True, auc_roc=False,
+            size_divisor=None, average_probs=False):
     """Evaluates a segmenter on images of any size, and leaves it in the mode it was in.
 
     With several ranks each takes every nranks-th image; the sums are added once, at the end.
@@ -27,12 +48,12 @@ def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fa
         is_slide (bool): sliding window of `crop_size` (width, height), moved by `stride` (width, height).
         precision (str): 'fp16' and 'bf16' evaluate under auto_cast.
         num_workers (int): processes that read images.
-        print_detail (bool): log progress and the [EVAL] lines.
-        auc_roc (bool): log the area under the ROC curve as well: mean over the classes present, one against the rest.
+        show (bool): log progress.
+        auc_roc (bool): find the area under the ROC curve as well: mean over the classes present, one against the rest.
         size_divisor, average_probs: see :func:`as_tested`.
 
     Returns:
-        tuple: miou (float), acc (float), class_iou [C], class_precision [C], kappa (float).
+        Measured: the counts of all ranks.
 
     Raises:
         InputError: an image or its mask cannot be used, or the network has more classes than the data set.
@@ -54,9 +75,9 @@ def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fa
            'custom_white_list': {'elementwise_add', 'batch_norm', 'sync_batch_norm'}}
     matrix = paddle.zeros([num_classes, num_classes], dtype='int64')
     roc = Roc(num_classes, ignore) if auc_roc else None
-    if print_detail:
+    if show:
         logger.info(f'Start evaluating (total_samples: {len(eval_dataset)}, total_iters: {len(loader)})...')
-    bar = progress_bar(len(loader), show=print_detail and rank == 0)
+    bar = progress_bar(len(loader), show=show and rank == 0)
     with evaluating(model), paddle.no_grad():
         for i, data in enumerate(loader):
             if data['error'][0]:
@@ -74,16 +95,7 @@ def evaluate(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fa
             bar.update(i + 1)
     if nranks > 1:
         dist.all_reduce(matrix)
-    result = scores(matrix)
-    auc = f' Auc_roc: {roc.area():.4f}' if roc else ''
-    if print_detail:
-        logger.info(f'[EVAL] #Images: {len(eval_dataset)} mIoU: {result.miou:.4f} Acc: {result.acc:.4f} '
-                    f'Kappa: {result.kappa:.4f} Dice: {result.mdice:.4f}{auc}')
-        for name, values in (('IoU', result.class_iou), ('Precision', result.class_precision),
-                             ('Recall', result.class_recall)):
-            with np.printoptions(suppress=True):
-                logger.info(f'[EVAL] Class {name}: \n{np.round(values, 4)}')
-    return result.miou, result.acc, result.class_iou, result.class_precision, result.kappa
+    return Measured(len(eval_dataset), matrix.numpy(), roc.area() if roc else None)
 
 
 class _Shard(paddle.io.Dataset):

@@ -109,6 +109,10 @@ class SemiConfig(Config):
             raise InputError(f'class_names: {len(names)} names for {num_classes} classes.')
         return names and [str(name) for name in names]
 
+    def shown_names(self, num_classes):
+        """list[str]: `class_names`, or 'class 00', 'class 01', … where there are none."""
+        return self.class_names(num_classes) or [f'class {c:02d}' for c in range(num_classes)]
+
     def forget_pretrained(self):
         """Drops the weights that training starts from: whoever loads trained ones need not have or download them."""
         sections = [self.dic.get('model', {})]

@@ -64,9 +64,11 @@ def test_some_are_held_out(toy, capfd, raw):
     if raw:
         split = (toy.folder / 'run/split/labeled.txt').read_text(), (toy.folder / 'run/split/unlabeled.txt').read_text()
         assert all(name not in part for name in held for part in split)
-    whole = toy.files('iter_4', 'best_model', 'split')
-    assert toy.train(*flags[:-1], 4, '--save_interval', 1, '--resume_model', 'latest') == 0
+    whole, record = toy.files('iter_4', 'best_model', 'split'), (toy.folder / 'run/eval.csv').read_text()
+    assert [line.split(',')[0] for line in record.splitlines()] == ['iter', '2', '4']
+    assert toy.train(*flags, '--resume_model', 'run/iter_2') == 0
     assert toy.files('iter_4', 'best_model', 'split') == whole
+    assert (toy.folder / 'run/eval.csv').read_text() == record
     assert toy.call('val', '--config', 'run/config.yml', '--model_path', 'run/best_model') == 0
     assert '[EVAL] #Images: 3 ' in capfd.readouterr().out
 

@@ -1,5 +1,7 @@
 """Short trainings from the command line: what is trained on what, what is said and what is written."""
 
+import csv
+import json
 import re
 import shutil
 import threading
@@ -254,8 +256,24 @@ def test_best_model_scores_what_the_log_says(trained, capfd):
     best = safe.load(str(trained.run / 'best_model/model.pdstates'))
     assert set(best) == {'mIoU', 'Acc', 'iter'}
     assert trained.toy.call('val', '--config', 'recipe.yml', '--model_path', 'run/best_model/model.pdparams',
-                            '--device', 'cpu', '--report_dir', 'results') == 0
+                            '--device', 'cpu') == 0
     assert f'[EVAL] #Images: 3 mIoU: {best["mIoU"]:.4f} Acc: {best["Acc"]:.4f}' in capfd.readouterr().out
+    told = json.loads((trained.run / 'val.json').read_text())  # in the run's folder: another method has another
+    assert told['mIoU'] == pytest.approx(best['mIoU'], abs=1e-6) and told['model'] == 'run/best_model/model.pdparams'
+    assert (trained.run / 'val.csv').exists() and (trained.run / 'val.md').exists()
+
+
+def test_evaluations_are_recorded(trained):
+    """As a table and in train.log; with the lines in which PaddleSeg says them."""
+    header, *rows = csv.reader((trained.run / 'eval.csv').open())
+    assert header == ['iter', 'network', 'mIoU', 'Acc', 'IoU/class 00', 'IoU/class 01', 'IoU/class 02']
+    assert [row[:2] for row in rows] == [[str(k), name] for k in (2, 4, 6) for name in ('model', 'ema')]
+    log = (trained.run / 'train.log').read_text()
+    said_scores = re.findall(r'\[EVAL\] #Images: 3 mIoU: (\S+) Acc: (\S+)', log)
+    assert [tuple(f'{float(value):.4f}' for value in row[2:4]) for row in rows] == said_scores
+    classes = [[float(value) for value in text.split()] for text in re.findall(r'Class IoU: \n\[(.*)\]', log)]
+    np.testing.assert_allclose([[float(value) for value in row[4:]] for row in rows], classes, atol=1e-4)
+    assert all(float(row[2]) == pytest.approx(np.mean([float(v) for v in row[4:]]), abs=1e-5) for row in rows)
 
 
 def test_moving_average(trained):
@@ -278,7 +296,8 @@ def test_visualdl(trained):
     record, = trained.run.glob('vdlrecords.*.log')
     tags = LogReader(file_path=str(record)).get_tags()
     train = ['loss', *TERMS, 'kept', 'lr', 'lr_discriminator', 'batch_cost', 'reader_cost']
-    assert {f'Train/{name}' for name in train} | {'Evaluate/mIoU', 'Evaluate/Acc'} <= set(tags['scalar'])
+    classes = {f'Evaluate/{kind}IoU/class 0{c}' for kind in ('', 'Ema_') for c in range(3)}
+    assert {f'Train/{name}' for name in train} | {'Evaluate/mIoU', 'Evaluate/Acc'} | classes <= set(tags['scalar'])
     assert tags['image'] == ['Evaluate/strip']
     values = LogReader(file_path=str(record)).get_data('scalar', 'Train/loss')
     assert [value.id for value in values] == [3, 6]
@@ -286,7 +305,7 @@ def test_visualdl(trained):
 
 def test_early_stop(toy, capfd, monkeypatch):
     scores = iter([0.3, 0.5, 0.4, 0.5, 0.9])
-    monkeypatch.setattr('paddleseg_semi.run.evaluate', lambda *args, **options: (next(scores), 0.5))
+    monkeypatch.setattr('paddleseg_semi.run.evaluate', lambda *args, **options: (next(scores), 0.5, np.zeros(3)))
     flags = ['--do_eval', '--iters', 10, '--save_interval', 2, '--early_stop_intervals', 2]
     assert toy.train(*flags) == 0
     out = capfd.readouterr().out

@@ -1,5 +1,7 @@
 """Evaluation: the counts, the scores, and what happens to images of many sizes."""
 
+import csv
+import json
 import re
 import subprocess
 import sys
@@ -13,9 +15,10 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from tiny import NUM_CLASSES, SIZES, call, make_photos, make_recipe, random_net
 
-from paddleseg_semi.core.metrics import Roc
-from paddleseg_semi.core.val import confusion_matrix, evaluate, scores
-from paddleseg_semi.errors import InputError
+from paddleseg_semi.core.metrics import Roc, scores
+from paddleseg_semi.core.report import Measured, Record, write
+from paddleseg_semi.core.val import confusion_matrix, evaluate
+from paddleseg_semi.errors import InputError, RunError
 
 
 @pytest.fixture
@@ -164,15 +167,68 @@ def test_area_under_the_curve_of_probabilities(photos, capsys):
 
 
 def test_the_tool_writes_a_report(photos, capsys):
-    flags = make_recipe(photos, class_names=['sky', 'road', 'tree', 'car'])
+    names = ['sky', 'road, wet', 'a|b', 'car']
+    flags = make_recipe(photos, class_names=names)
     assert call('tools/val.py', *flags, '--report_dir', photos / 'results', '--auc_roc') == 0
-    lines = (photos / 'results/recipe.txt').read_text().splitlines()
-    assert [line.split()[0] for line in lines] == ['sky', 'road', 'tree', 'car', 'mIoU']
-    values = [float(line.split()[1]) for line in lines]
-    assert values[-1] == pytest.approx(np.mean(values[:-1]), abs=1e-4)
     out = capsys.readouterr().out
-    assert f'mIoU: {values[-1]:.4f}' in out
-    assert ' Auc_roc: 0.' in out
+    told = json.loads((photos / 'results/val.json').read_text())
+    matrix = np.array(told['confusion_matrix'])
+    miou, acc, kappa, dice, auc = (told[key] for key in ('mIoU', 'Acc', 'Kappa', 'Dice', 'Auc_roc'))
+    expected = scores(matrix)
+    assert matrix.sum() > 0 and told['images'] == len(SIZES)
+    np.testing.assert_allclose([miou, acc, kappa, dice], [expected.miou, expected.acc, expected.kappa, expected.mdice],
+                               atol=1e-6)
+    for key, values in (('IoU', expected.class_iou), ('Precision', expected.class_precision),
+                        ('Recall', expected.class_recall), ('Dice', expected.class_dice), ('pixels', matrix.sum(1))):
+        np.testing.assert_allclose([row[key] for row in told['classes']], values, atol=1e-6)
+    assert [row['name'] for row in told['classes']] == names
+    assert f'mIoU: {miou:.4f} Acc: {acc:.4f} Kappa: {kappa:.4f} Dice: {dice:.4f} Auc_roc: {auc:.4f}' in out
+    assert f'[EVAL] IoU by name: sky {expected.class_iou[0]:.4f}, road, wet ' in out
+
+    header, *rows = csv.reader((photos / 'results/val.csv').open())
+    assert header == ['name', 'IoU', 'Precision', 'Recall', 'Dice', 'pixels', *(f'as {name}' for name in names)]
+    assert [row[0] for row in rows] == names and [list(map(int, row[6:])) for row in rows] == matrix.tolist()
+    table = [line for line in (photos / 'results/val.md').read_text().splitlines() if line.startswith('|')]
+    assert table[4].startswith(r'| a\|b | ') and table[6:8] == [r'|  | sky | road, wet | a\|b | car |',
+                                                              '| --- | ---: | ---: | ---: | ---: |']
+
+
+def test_many_classes_have_no_table_of_confusions(tmp_path):
+    matrix = np.eye(90, dtype='int64')
+    write(str(tmp_path), Measured(1, matrix), [f'c{k}' for k in range(90)], {})
+    assert len((tmp_path / 'val.md').read_text().splitlines()) == 2 + 92
+    assert json.loads((tmp_path / 'val.json').read_text())['confusion_matrix'] == matrix.tolist()
+
+
+def test_a_report_that_cannot_be_written(tmp_path):
+    (tmp_path / 'val.csv').mkdir()
+    with pytest.raises(RunError, match='val.csv: cannot be written .*--report_dir'):
+        write(str(tmp_path), Measured(1, np.eye(2, dtype='int64')), ['a', 'b'], {})
+
+
+def test_the_record_of_a_run_goes_back_with_it(tmp_path):
+    path, names = str(tmp_path / 'eval.csv'), ['sky', 'road, wet']
+
+    def evaluate_at(record, *iterations):
+        for k in iterations:
+            record.add(k, 'model', 0.1 * k, 0.5, np.array([0.2, 0.3 * k]))
+            record.add(k, 'ema', 0.1, 0.5, np.array([0.2, 0.3]))
+
+    evaluate_at(Record(path, names, 0), 1, 2, 3)
+    whole = (tmp_path / 'eval.csv').read_text()
+    assert whole.splitlines()[:3] == ['iter,network,mIoU,Acc,IoU/sky,"IoU/road, wet"',
+                                      '1,model,0.100000,0.500000,0.200000,0.300000',
+                                      '1,ema,0.100000,0.500000,0.200000,0.300000']
+    record = Record(path, names, 1)
+    assert (tmp_path / 'eval.csv').read_text() == ''.join(whole.splitlines(True)[:3])
+    evaluate_at(record, 2, 3)
+    assert (tmp_path / 'eval.csv').read_text() == whole
+    with open(path, 'a') as file:
+        file.write('4,model\nno,1,2,3,4,5\n\x00\n')
+    Record(path, names, 9)
+    assert (tmp_path / 'eval.csv').read_text() == whole
+    Record(path, names, 0)
+    assert (tmp_path / 'eval.csv').read_text() == whole.splitlines(True)[0]
 
 
 @pytest.mark.parametrize('flags, word', [
