@@ -126,7 +126,7 @@ def build_trainer(config, options, rank=0, ranks=1):
     checkpoints = Checkpoints(options.save_dir, identity, options.keep_checkpoint_max)
     leading, batch_size = next(iter(sizes.values()))
     journal = Journal(options.save_dir, clock, len(leading) // (batch_size * ranks), batch_size, options.log_iters,
-                      writes=rank == 0, names=config.shown_names(builder.train_dataset.num_classes))
+                      writes=rank == 0, classes=config.classes(builder.train_dataset.num_classes))
     precision = Precision(options.precision)
     evaluates = options.do_eval and bool(config.val_dataset_cfg)
     trainer = Trainer(method, {}, players, clock, journal, checkpoints,

@@ -19,7 +19,7 @@ def main(args):
     builder = SemiBuilder(config, seed=args.seed)
     has_val = bool(config.val_dataset_cfg)
     base = builder.train_dataset
-    names = config.shown_names(base.num_classes)
+    names = config.classes(base.num_classes).names
     report = checks.full(base, builder.split(), builder.val_dataset if has_val else None,
                          checks.list_files(config.train_dataset_cfg),
                          checks.list_files(config.val_dataset_cfg) if has_val else None,

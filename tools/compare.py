@@ -16,9 +16,8 @@ def main(args):
     import numpy as np
     import paddle
     from paddleseg.utils import logger
-    from paddleseg.utils.visualize import get_color_map_list
-    from PIL import Image
 
+    from paddleseg_semi.core import pictures
     from paddleseg_semi.core.common import make_folder
     from paddleseg_semi.core.metrics import confusion_matrix, scores
     from paddleseg_semi.core.report import markdown
@@ -31,36 +30,35 @@ def main(args):
     dataset = SemiBuilder(config).val_dataset
     names = [os.path.basename(os.path.normpath(folder)) for folder in args.results]
     shown = set(np.linspace(0, len(dataset.file_list) - 1, max(args.rows, 1)).astype(int))
-    counts, rows = [0] * len(names), []
+    counts, rows, seen, classes = [0] * len(names), [], set(), config.classes(dataset.num_classes)
     for position, (photo, mask) in enumerate(dataset.file_list):
         name = os.path.splitext(os.path.relpath(photo, dataset.dataset_root))[0] + '.png'
         files = [mask, *(os.path.join(folder, name) for folder in args.results)]
         images = [_open(file) for file in files]
         masks = [np.array(image) for image in images]
-        for file, classes in zip(files[1:], masks[1:]):
-            if classes.shape != masks[0].shape or classes.max() >= dataset.num_classes:
-                raise InputError(f'{file}: is {list(classes.shape)} with values to {classes.max()}, but {mask} is '
+        for file, pred in zip(files[1:], masks[1:]):
+            if pred.shape != masks[0].shape or pred.max() >= dataset.num_classes:
+                raise InputError(f'{file}: is {list(pred.shape)} with values to {pred.max()}, but {mask} is '
                                  f'{list(masks[0].shape)} and has {dataset.num_classes} classes. Give masks of '
                                  'class ids.')
-        truth, *classes = (paddle.to_tensor(mask, 'int64') for mask in masks)
+        truth, *preds = (paddle.to_tensor(mask, 'int64') for mask in masks)
         counts = [count + confusion_matrix(pred, truth, dataset.num_classes, dataset.ignore_index)
-                  for count, pred in zip(counts, classes)]
+                  for count, pred in zip(counts, preds)]
         if position in shown:
-            palette = next(filter(None, (image.getpalette() for image in images)), get_color_map_list(256))
-            columns = [Image.fromarray(classes.astype('uint8'), 'P') for classes in masks]
-            for image in columns:
-                image.putpalette(palette)
-            rows.append([_open(photo), *columns])
+            pixels = np.array(_open(photo).convert('RGB'))
+            rows.append([pixels, *(pictures.over(pixels, mask, classes) for mask in masks)])
+            seen.update(*(np.unique(mask).tolist() for mask in masks))
 
     figures = [scores(count.numpy()) for count in counts]
     table = [[f'IoU of {name}', *(f'{f.class_iou[k]:.4f}' for f in figures)]
-              for k, name in enumerate(config.shown_names(dataset.num_classes))]
+              for k, name in enumerate(classes.names)]
     table += [['mIoU', *(f'{figure.miou:.4f}' for figure in figures)]]
     text = '\n'.join(markdown(['', *names], table))
     make_folder(args.save_dir)
     with open(os.path.join(args.save_dir, 'compare.md'), 'w', encoding='utf-8') as file:
         file.write(text + '\n')
-    _picture(['photo', 'truth', *names], rows).save(os.path.join(args.save_dir, 'compare.png'))
+    picture = pictures.sheet([(['photo', 'truth', *names], rows)], rows[0][0].shape[1::-1], classes, seen)
+    pictures.save(picture, os.path.join(args.save_dir, 'compare.png'))
     print(text)
     for name, figure in zip(names[1:], figures[1:]):
         gain = figure.miou - figures[0].miou
@@ -81,18 +79,6 @@ def _open(path):
     except Exception as error:  # a damaged file can raise almost anything
         raise InputError(f'{path}: cannot be read as an image ({getattr(error, "strerror", None) or "damaged"}).') \
             from None
-
-
-def _picture(titles, rows, title_height=16):
-    from PIL import Image, ImageDraw
-    width, height = rows[0][0].size
-    sheet = Image.new('RGB', (len(titles) * width, title_height + len(rows) * height), 'white')
-    for column, title in enumerate(titles):
-        ImageDraw.Draw(sheet).text((column * width + 2, 2), title, fill='black')
-        for row, images in enumerate(rows):
-            sheet.paste(images[column].convert('RGB').resize((width, height), Image.NEAREST),
-                        (column * width, title_height + row * height))
-    return sheet
 
 
 if __name__ == '__main__':

@@ -32,9 +32,12 @@ def main(args):
     config, builder, model = build_network(args)
     options = test_options(args, config, 'aug_pred')
     options.pop('auc_roc', None)
+    classes = config.classes(config.num_classes)
+    if color:
+        classes = classes._replace(colors=[*color, *classes.colors[len(color):]])
     make_folder(args.save_dir)
     transforms = Compose(builder.val_transforms, img_channels=config.val_dataset_cfg.get('img_channels', 3))
-    for folder in predict(model, transforms, images, args.save_dir, custom_color=color, **options):
+    for folder in predict(model, transforms, images, args.save_dir, classes, **options):
         logger.info(f'Written: {folder}')
 
 

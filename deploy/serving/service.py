@@ -301,11 +301,12 @@ class Service:
         if output == 'json':
             return self._report(photo, extras)
         return self._mask(photo) if output == 'classes' else \
-            cv2.imencode('.png', blended(photo.pixels, photo.classes, self.bundle.palette))[1].tobytes()
+            cv2.imencode('.png', blended(photo.pixels, photo.classes, self.bundle.palette,
+                                         self.bundle.unpainted))[1].tobytes()
 
-    def _mask(self, photo):
+    def _mask(self, photo, **options):
         file = io.BytesIO()
-        visualize.get_pseudo_color_map(photo.classes, self.bundle.palette).save(file, format='PNG')
+        visualize.get_pseudo_color_map(photo.classes, self.bundle.palette).save(file, format='PNG', **options)
         return file.getvalue()
 
     def _report(self, photo, extras):
@@ -315,13 +316,15 @@ class Service:
                               for k in np.argsort(-counts, kind='stable') if counts[k]]}
         if 'polygons' in extras:
             report['polygons'] = [{'class': k, 'points': ring.tolist()} for k, ring in self.polygons.outlines(photo)]
-        if 'mask' in extras:
-            report['mask'] = base64.b64encode(self._mask(photo)).decode()
+        if 'mask' in extras:  # to be laid over the photo
+            see_through = {'transparency': self.bundle.unpainted[0]} if self.bundle.unpainted else {}
+            report['mask'] = base64.b64encode(self._mask(photo, **see_through)).decode()
         return report
 
     def _class(self, k):
         return {'id': int(k), 'name': self.polygons.name(k),
-                'color': '#' + bytes(self.bundle.palette[3 * k:3 * k + 3]).hex()}
+                'color': '#' + bytes(self.bundle.palette[3 * k:3 * k + 3]).hex(),
+                'painted': int(k) not in self.bundle.unpainted}
 
     async def _page(self, request):
         return web.Response(text=self.page, content_type='text/html', headers={'Content-Security-Policy': _PAGE_POLICY})

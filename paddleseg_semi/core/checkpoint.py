@@ -32,7 +32,7 @@ from paddleseg_semi.errors import InputError, RunError
 MODEL, OPTIMIZERS, STATES, METHOD = 'model.pdparams', 'model.pdopt', 'model.pdstates', 'method.pdparams'
 DIGESTS = 'SHA256SUMS'
 EMA = 'ema_model.pdparams'  # with --use_ema
-_FREE = ('val_dataset', 'test_dataset', 'test_config', 'export', 'class_names')  # cannot change what is trained
+_FREE = ('val_dataset', 'test_dataset', 'test_config', 'export', 'class_names', 'palette')  # is not trained on
 _ANEW = ('iters', 'lr_scheduler', 'ranks')  # may be changed by who wants to train on; then it is another run's bytes
 
 

@@ -132,20 +132,22 @@ def save_mask(classes, path, color_map, durable=False):
     save_bytes(png.getvalue(), path, durable)
 
 
-def blended(pixels, classes, color_map):
+def blended(pixels, classes, color_map, unpainted=()):
     """A photo under the colors of its classes, at 0.6 and 0.4 as PaddleSeg has it.
 
     Args:
         pixels (np.ndarray): uint8 [h, w, 3] BGR, or [h, w] gray.
         classes (np.ndarray): uint8 [h, w].
         color_map (list[int]): R G B of class 0, R G B of class 1, …
+        unpainted (tuple[int]): classes where the photo stays as it is.
 
     Returns:
         np.ndarray: uint8 [h, w, 3] BGR.
     """
     pixels = pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
     colors = np.array(color_map, 'uint8').reshape(-1, 3)[:, ::-1]
-    return cv2.addWeighted(np.ascontiguousarray(pixels), 0.6, colors[classes], 0.4, 0)
+    painted = cv2.addWeighted(np.ascontiguousarray(pixels), 0.6, colors[classes], 0.4, 0)
+    return np.where(np.isin(classes, unpainted)[..., None], pixels, painted) if unpainted else painted
 
 
 def save_picture(pixels, stem, suffix):

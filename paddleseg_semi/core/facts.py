@@ -6,7 +6,6 @@ from importlib import metadata
 import paddle
 import yaml
 from paddleseg.cvlibs import manager
-from paddleseg.utils import visualize
 
 import paddleseg_semi
 from paddleseg_semi import safe
@@ -28,12 +27,11 @@ def about(config, weights=None, net=None):
     Raises:
         InputError: class_names are not as many as classes.
     """
-    dataset = config.val_dataset_cfg
+    dataset, count = config.val_dataset_cfg, config.num_classes
     kind = manager.DATASETS.components_dict.get(dataset.get('type'))
-    count = dataset.get('num_classes') or getattr(kind, 'NUM_CLASSES', None)
     names = config.class_names(count)
     found = {'class_names': names,
-             'palette': count and visualize.get_color_map_list(count),
+             'palette': count and config.classes(count).colors[:3 * count],
              'labels': _known({'num_classes': count,
                                'ignore_index': dataset.get('ignore_index', getattr(kind, 'IGNORE_INDEX', 255))}),
              'summary': {**_trained(weights, net), **_versions()}}

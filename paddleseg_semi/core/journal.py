@@ -24,20 +24,20 @@ class Journal:
         batch_size (int): samples of that stream per step and rank.
         log_iters (int): steps per line.
         writes (bool): False on all ranks but the first.
-        names (Sequence[str]): of the classes.
+        classes (Classes): how they are called and shown.
     """
 
-    def __init__(self, save_dir, clock, epoch_iters, batch_size, log_iters=10, writes=True, names=()):
+    def __init__(self, save_dir, clock, epoch_iters, batch_size, log_iters=10, writes=True, classes=None):
         self.save_dir, self.clock, self.epoch_iters = save_dir, clock, max(epoch_iters, 1)
         self.batch_size, self.log_iters, self.writes = batch_size, log_iters, writes
-        self.names, self.record, self.window = names, None, []
+        self.classes, self.record, self.window = classes, None, []
         self.batch_cost, self.reader_cost = TimeAverager(), TimeAverager()
         self.vdl = None
         self.started = time.time()
 
     def open_record(self):
         """From here on, evaluations are recorded in eval.csv too. Call when the clock is where the run goes on."""
-        self.record = Record(os.path.join(self.save_dir, 'eval.csv'), self.names, self.clock.iter)
+        self.record = Record(os.path.join(self.save_dir, 'eval.csv'), self.classes.names, self.clock.iter)
 
     def open_vdl(self):
         """From here on, scalars and pictures go to VisualDL's records too."""
@@ -87,16 +87,16 @@ class Journal:
         """Takes what an evaluation found: floats, and [C]; `network` is 'model' or 'ema' (--use_ema)."""
         prefix = 'Evaluate/' if network == 'model' else 'Evaluate/Ema_'  # PaddleSeg's
         self._scalars({f'{prefix}mIoU': miou, f'{prefix}Acc': acc})
-        self._scalars({f'{prefix}IoU/{name}': value for name, value in zip(self.names, class_iou)})
+        self._scalars({f'{prefix}IoU/{name}': value for name, value in zip(self.classes.names, class_iou)})
         if self.record:
             self.record.add(self.clock.iter, network, miou, acc, class_iou)
 
     def diagnosed(self, pseudo, classes, oracle):
         """Takes what a `Probe` saw."""
         self.say(f'[PSEUDO] #Crops: {pseudo["crops"]:.0f}' + _named(pseudo, ('kept', 'conf', 'gap')))
-        self.say(f'[PSEUDO] Class share: {named(self.names, classes)}')
+        self.say(f'[PSEUDO] Class share: {named(self.classes.names, classes)}')
         self._scalars({f'Pseudo/{name}': pseudo[name] for name in ('kept', 'conf', 'gap') if name in pseudo})
-        self._scalars({f'Pseudo/share/{name}': value for name, value in zip(self.names, classes)})
+        self._scalars({f'Pseudo/share/{name}': value for name, value in zip(self.classes.names, classes)})
         if oracle:
             self.say(f'[ORACLE] #Crops: {pseudo["crops"]:.0f}' + _named(oracle, ('mIoU', 'Acc', 'kept_Acc')))
             self._scalars({f'Oracle/{name}': value for name, value in oracle.items()})
@@ -111,7 +111,7 @@ class Journal:
         if not self.writes:
             return
         unlabeled = next(probe.batches()) if probe else None
-        image = pictures.strip(method, batch, unlabeled, self.clock)
+        image = pictures.strip(method, batch, unlabeled, self.clock, self.classes)
         pictures.save(image, os.path.join(self.save_dir, 'pictures', f'iter_{self.clock.iter}.png'))
         if self.vdl:
             self.vdl.add_image('Evaluate/strip', image, self.clock.iter)

@@ -8,17 +8,17 @@ import paddle.nn.functional as F
 from paddleseg.core import infer
 from paddleseg.core.infer import reverse_transform
 from paddleseg.core.predict import preprocess
-from paddleseg.utils import logger, visualize
+from paddleseg.utils import logger
 
 from paddleseg_semi import images
+from paddleseg_semi.core import palette
 from paddleseg_semi.core.common import as_tested, blended, progress_bar, save_mask, save_picture
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.modes import evaluating
 
 
-def predict(model, transforms, photos, save_dir, aug_pred=False, scales=1.0, flip_horizontal=True,
-            flip_vertical=False, is_slide=False, stride=None, crop_size=None, custom_color=None, size_divisor=None,
-            average_probs=False):
+def predict(model, transforms, photos, save_dir, classes, aug_pred=False, scales=1.0, flip_horizontal=True,
+            flip_vertical=False, is_slide=False, stride=None, crop_size=None, size_divisor=None, average_probs=False):
     """Writes `added_prediction/` (the photo with the classes over it) and `pseudo_color_prediction/` (palette PNG).
 
     With several ranks each predicts every nranks-th image.
@@ -28,16 +28,15 @@ def predict(model, transforms, photos, save_dir, aug_pred=False, scales=1.0, fli
         transforms (Compose): what an image passes before the network.
         photos (list[tuple]): (path, name), from `list_images`.
         save_dir (str): where the two folders go.
+        classes (Classes): their colors.
         aug_pred (bool): average the logits over `scales`, `flip_horizontal` and `flip_vertical`.
         is_slide (bool): sliding window of `crop_size` (width, height), moved by `stride` (width, height).
-        custom_color (list[int], optional): R G B of class 0, R G B of class 1, …
         size_divisor, average_probs: see :func:`as_tested`.
 
     Returns:
         list[str]: the two folders.
     """
     added, masks = (os.path.join(save_dir, name) for name in ('added_prediction', 'pseudo_color_prediction'))
-    color_map = visualize.get_color_map_list(256, custom_color=custom_color)
     options = {'is_slide': is_slide, 'stride': stride, 'crop_size': crop_size}
     if aug_pred:
         options.update(scales=scales, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical)
@@ -51,9 +50,9 @@ def predict(model, transforms, photos, save_dir, aug_pred=False, scales=1.0, fli
             data = _prepared(path, transforms)
             pred, _ = run(net, data['img'], trans_info=data['trans_info'], **options)
             pred = pred[0, 0].numpy().astype('uint8')
-            save_mask(pred, os.path.join(masks, f'{name}.png'), color_map)
-            save_picture(blended(images.read(path)[..., ::-1], pred, color_map), os.path.join(added, name),
-                         os.path.splitext(path)[1])
+            save_mask(pred, os.path.join(masks, f'{name}.png'), classes.colors)
+            overlay = blended(images.read(path)[..., ::-1], pred, classes.colors, classes.unpainted)
+            save_picture(overlay, os.path.join(added, name), os.path.splitext(path)[1])
             bar.update(i + 1)
     return [added, masks]
 
@@ -77,7 +76,7 @@ def label(model, transforms, pairs, scales=(1.0,), flip=False, **options):
         pairs (list[tuple[str, str]]): image, and the mask to write.
         scales, flip, **options: as :func:`class_scores`.
     """
-    color_map = visualize.get_color_map_list(256)
+    color_map = palette.default()
     pairs = [pair for pair in pairs[dist.get_rank()::dist.get_world_size()] if not os.path.exists(pair[1])]
     bar = progress_bar(len(pairs), show=dist.get_rank() == 0)
     with evaluating(model), paddle.no_grad():

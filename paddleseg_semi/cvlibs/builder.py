@@ -154,7 +154,7 @@ class SemiBuilder(SegBuilder):
     def check_data(self, split):
         """The cheap checks of the data, before anything is trained."""
         val = self.val_dataset if self.config.val_dataset_cfg else None
-        self.config.class_names(self.train_dataset.num_classes)
+        self.config.classes(self.train_dataset.num_classes)
         checks.quick(self.train_dataset, split, val, self._train_list, self._val_list,
                      name='labeled' if self.config.opens_masks else 'tagged')
         if self.boundary:

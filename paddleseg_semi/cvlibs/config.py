@@ -8,6 +8,7 @@ import yaml
 from paddleseg.cvlibs import Config, manager
 
 from paddleseg_semi import safe
+from paddleseg_semi.core import palette
 from paddleseg_semi.core.common import check_scales, check_window
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.cvlibs.schema import check_keys, check_sections
@@ -108,6 +109,26 @@ class SemiConfig(Config):
         if names is not None and len(names) != num_classes:
             raise InputError(f'class_names: {len(names)} names for {num_classes} classes.')
         return names and [str(name) for name in names]
+
+    @property
+    def num_classes(self):
+        """int: of the val_dataset, by its section or its class; None where neither says it."""
+        kind = manager.DATASETS.components_dict.get(self.val_dataset_cfg.get('type'))
+        return self.val_dataset_cfg.get('num_classes') or getattr(kind, 'NUM_CLASSES', None)
+
+    def classes(self, num_classes):
+        """Classes: names and colors (`class_names` and `palette` of the recipe), or default ones.
+
+        Args:
+            num_classes (int, optional): how many; None, of a recipe that does not say: up to 256.
+
+        Raises:
+            InputError: another number of names, or colors that are none.
+        """
+        names = self.class_names(num_classes)
+        return palette.Classes(self.shown_names(num_classes or 256),
+                               palette.of_recipe(self.dic.get('palette'), num_classes or 256, names),
+                               palette.unpainted(names))
 
     def shown_names(self, num_classes):
         """list[str]: `class_names`, or 'class 00', 'class 01', … where there are none."""

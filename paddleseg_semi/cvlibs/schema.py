@@ -9,7 +9,7 @@ from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.errors import InputError, nearest
 
 _TOP = ('batch_size', 'iters', 'train_dataset', 'val_dataset', 'test_dataset', 'optimizer', 'lr_scheduler', 'loss',
-        'distill_loss', 'model', 'test_config', 'export', 'to_static_training', 'class_names', 'slim',
+        'distill_loss', 'model', 'test_config', 'export', 'to_static_training', 'class_names', 'palette', 'slim',
         'global', 'train', 'test',  # runtime settings of newer PaddleSeg recipes; here they are flags
         'semi', 'method', 'players')
 _SECTIONS = ('train_dataset', 'val_dataset', 'optimizer', 'lr_scheduler', 'loss', 'model', 'test_config',

@@ -9,10 +9,11 @@ import yaml
 from paddleseg.cvlibs import manager
 from paddleseg.deploy.infer import DeployConfig
 from paddleseg.transforms import Compose
-from paddleseg.utils import NoAliasDumper, visualize
+from paddleseg.utils import NoAliasDumper
 
 import paddleseg_semi.transforms  # noqa: F401  registers ours
 from paddleseg_semi import safe
+from paddleseg_semi.core import palette
 from paddleseg_semi.core.common import make_folder
 from paddleseg_semi.errors import InputError, nearest
 from paddleseg_semi.files import move_in
@@ -53,6 +54,11 @@ class Bundle:
     palette: list
     summary: dict
 
+    @property
+    def unpainted(self):
+        """tuple[int]: the classes that overlays leave as the photo is."""
+        return palette.unpainted(self.class_names)
+
     @classmethod
     def read(cls, path):
         """Reads a deploy.yaml.
@@ -85,7 +91,7 @@ class Bundle:
             refuse('palette', 'R G B of every class, each 0..255')
         return cls(folder, files['model'], files.get('params'), deploy.get('quantized') is True,
                    _build_transforms(path, deploy['transforms'], shape[1]), deploy['output_op'], shape,
-                   deploy['input_dtype'], names, visualize.get_color_map_list(256, custom_color=colors),
+                   deploy['input_dtype'], names, [*colors, *palette.default(names)[len(colors):]],
                    deploy.get('summary') or {})
 
 

@@ -56,7 +56,7 @@ class Overlays(Writer):
     subfolder = 'added_prediction'
 
     def make(self, photo):
-        picture = blended(photo.pixels, photo.classes, self.bundle.palette)
+        picture = blended(photo.pixels, photo.classes, self.bundle.palette, self.bundle.unpainted)
         save_picture(picture, os.path.join(self.folder, self.subfolder, photo.name), os.path.splitext(photo.path)[1])
 
 
@@ -71,7 +71,7 @@ class OverlayVideo(Writer):
         self.path, self.fps, self.video = os.path.join(folder, self.subfolder, f'{name}.mp4'), fps, None
 
     def make(self, photo):
-        return blended(photo.pixels, photo.classes, self.bundle.palette)
+        return blended(photo.pixels, photo.classes, self.bundle.palette, self.bundle.unpainted)
 
     def add(self, made):
         if self.video is None:

@@ -3,9 +3,9 @@
 import os
 
 import numpy as np
-from paddleseg.utils import logger, visualize
+from paddleseg.utils import logger
 
-from paddleseg_semi.core import walk
+from paddleseg_semi.core import palette, walk
 from paddleseg_semi.core.common import save_mask
 from paddleseg_semi.core.crf import dense_crf
 from paddleseg_semi.cvlibs.manager import STAGES
@@ -47,7 +47,7 @@ class RandomWalk:
 
     def run(self, out_dir):
         run = TrainedRun(self.model)
-        network, color_map = run.network(), visualize.get_color_map_list(256)
+        network, color_map = run.network(), palette.default()
         items = [(maps, image, os.path.join(out_dir, 'masks', name_of(maps, os.path.dirname(self.maps)) + '.png'))
                  for image, maps in read_list(self.maps)]
         logger.info(f'Random walk on {len(items)} images with {run.weights}')

@@ -3,8 +3,9 @@
 import os
 
 import numpy as np
-from paddleseg.utils import logger, visualize
+from paddleseg.utils import logger
 
+from paddleseg_semi.core import palette
 from paddleseg_semi.core.cams import with_background
 from paddleseg_semi.core.common import save_mask
 from paddleseg_semi.core.crf import dense_crfs
@@ -49,7 +50,7 @@ class Refine:
         return [read_list(self.maps), self.alphas, self.options]
 
     def run(self, out_dir):
-        items, color_map = [], visualize.get_color_map_list(256)
+        items, color_map = [], palette.default()
         for image, maps in read_list(self.maps):
             name = name_of(maps, os.path.dirname(self.maps))
             refined = [os.path.join(out_dir, f'crf_{alpha}', f'{name}.npz') for alpha in self.alphas]

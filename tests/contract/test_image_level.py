@@ -47,7 +47,7 @@ def test_trains_without_masks(tagged, capfd):
     out = capfd.readouterr().out
     assert 'tagged 24 images, batch 2' in out and 'epoch: 1, iter: 6/6' in out and ' tags: ' in out
     assert (tagged.folder / 'run/best_model').exists() and not (tagged.folder / 'run/split').exists()
-    assert Image.open(tagged.folder / 'run/pictures/iter_6.png').size == (6 * 32, 32 + 18)
+    assert Image.open(tagged.folder / 'run/pictures/iter_6.png').size == (2 * 8 * 32, 18 + 8 * 32 + 22)
 
 
 def test_resumes_with_the_same_tags_only(tagged, capfd):

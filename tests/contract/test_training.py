@@ -285,10 +285,13 @@ def test_moving_average(trained):
 def test_pictures(trained):
     assert {path.name for path in (trained.run / 'pictures').iterdir()} == {'iter_2.png', 'iter_4.png', 'iter_6.png'}
     picture = cv2.imread(str(trained.run / 'pictures/iter_6.png'))
-    assert picture.shape == (18 + 3 * 32, 6 * 32, 3)  # a header; two unlabeled images and a labeled one, six columns
-    photo, truth = picture[18 + 2 * 32:, :32], picture[18 + 2 * 32:, 5 * 32:]
-    assert photo.std() > 10 and len(np.unique(truth.reshape(-1, 3), axis=0)) > 1
-    assert (picture[18:18 + 64, 5 * 32:] == 64).all()  # nobody looked at the masks of the unlabeled ones
+    size = 8 * 32  # of a crop, so that one can see it
+    # Two unlabeled images in five columns (nobody looked at their masks); a labeled one in three; a legend.
+    assert picture.shape == ((18 + 2 * size) + (18 + size) + 22, 5 * size, 3)
+    labeled = picture[2 * 18 + 2 * size:-22]
+    photo, truth = labeled[:, :size], labeled[:, 2 * size:3 * size]
+    assert photo.std() > 10 and truth.std() > 10 and (photo != truth).any()
+    assert (labeled[:, 3 * size:] == 255).all()
 
 
 def test_visualdl(trained):

@@ -52,7 +52,7 @@ def test_table_and_picture(recipe, order, verdict):
     assert table[0] == f'|  | {order[0]} | {order[1]} |'
     assert table[-1].split(' | ')[1 + order.index('right')].rstrip(' |') == '1.0000'
     picture = Image.open(recipe.parent / 'out/compare.png')
-    assert picture.width == 4 * SIZE[0] and picture.height > 2 * SIZE[1]
+    assert picture.width == 4 * 5 * SIZE[0] and picture.height > 2 * 5 * SIZE[1]  # large enough to be seen
 
 
 def test_missing_result_is_one_line(recipe):

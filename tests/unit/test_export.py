@@ -12,6 +12,7 @@ from paddleseg.deploy.infer import DeployConfig
 from PIL import Image
 from tiny import NUM_CLASSES, SIZES, TinyNet, call, make_photos, make_recipe, random_net
 
+from paddleseg_semi.core import palette
 from paddleseg_semi.core.checkpoint import find_weights
 from paddleseg_semi.core.common import as_tested
 from paddleseg_semi.core.export import export
@@ -150,7 +151,7 @@ def test_facts(run, photos):
     assert summary == {'method': 'MeanTeacher', 'net': 'deployed', 'label_ratio': 0.6, 'labeled': 3, 'unlabeled': 2,
                        'iters': 8, 'iter': 6, 'mIoU': 0.1235, 'Acc': 0.5}
     assert block['class_names'] == list('abcd')
-    assert block['palette'][:6] == [128, 0, 0, 0, 128, 0]
+    assert block['palette'] == palette.default(list('abcd'))[:12]
     assert len(block['palette']) == 3 * NUM_CLASSES
     assert block['labels'] == {'num_classes': NUM_CLASSES, 'ignore_index': 255}
     bundle = Bundle.read(str(photos / 'static/deploy.yaml'))
