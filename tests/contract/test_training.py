@@ -111,7 +111,7 @@ def test_masks_of_unlabeled_images_are_never_opened(toy):
 
 def test_oracle_looks_on(toy, capfd):
     """It says how good the pseudo labels are, and changes nothing else."""
-    flags = [*HALF, '--method', 'FixMatch', '--do_eval', '--iters', 2]
+    flags = [*HALF, '--method', 'FixMatch', '--do_eval', '--iters', 2, '--save_interval', 2]
     toy.recipe['method'] = {'conf_thresh': 0.}
     assert toy.train(*flags) == 0
     plain, out = toy.files('iter_2'), capfd.readouterr().out
