@@ -7,7 +7,6 @@ import numpy as np
 import paddle
 from numba import njit
 from paddle import nn
-from paddle.utils.dlpack import from_dlpack
 
 
 def use(model, threads=1):
@@ -63,7 +62,11 @@ def _array(tensor):
 
 
 class _Convolution(paddle.autograd.PyLayer):
-    """x [N, C, H, W] with weight [C, 1, h, w], each float32 on a CPU; threads share the images."""
+    """x [N, C, H, W] with weight [C, 1, h, w], each float32 on a CPU; threads share the images.
+
+    Results are copied into memory of Paddle's: it is aligned, and the last bits of what MKL makes of numbers depend on
+    where they lie.
+    """
 
     threads = 1
 
@@ -72,14 +75,14 @@ class _Convolution(paddle.autograd.PyLayer):
         ctx.save_for_backward(x, weight)
         ctx.settings = stride, padding, dilation
         parts = _Convolution._map(_forward, [_array(x)], _array(weight)[:, 0], *ctx.settings)
-        return from_dlpack(np.concatenate(parts) if len(parts) > 1 else parts[0])
+        return paddle.to_tensor(np.concatenate(parts) if len(parts) > 1 else parts[0])
 
     @staticmethod
     def backward(ctx, grad):
         x, weight = ctx.saved_tensor()
         parts = _Convolution._map(_backward, [_array(x), _array(grad)], _array(weight)[:, 0], *ctx.settings)
         dx = np.concatenate([part[0] for part in parts]) if len(parts) > 1 else parts[0][0]
-        return from_dlpack(dx), from_dlpack(sum(part[1] for part in parts)[:, None])
+        return paddle.to_tensor(dx), paddle.to_tensor(sum(part[1] for part in parts)[:, None])
 
     @staticmethod
     def _map(kernel, batches, *settings):

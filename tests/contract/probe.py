@@ -27,7 +27,7 @@ def main(args):
         if self.clock.iter == LAST:
             sys.exit()
 
-    def watched_train(self, *args):
+    def watched_train(self, *more):
         train_all(self)
         weights = hashlib.md5()
         for name, tensor in self.method.state_dict().items():

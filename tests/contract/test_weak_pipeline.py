@@ -276,7 +276,7 @@ def test_a_folder_whose_name_looks_like_a_pattern(finished):
 
 
 def test_two_pipelines_in_one_folder(finished, capfd):
-    holder = finished.start('-c', 'import fcntl; file = open("run/lock", "a"); fcntl.lockf(file, fcntl.LOCK_EX); '
+    holder = finished.start('-c', 'from filelock import FileLock; lock = FileLock("run/lock").acquire(); '
                             'print(flush=True); input()', stdin=subprocess.PIPE)
     holder.stdout.readline()
     before = snapshot(finished.folder / 'run')
