@@ -7,6 +7,7 @@ time and memory in proportion to its file. So does what `yaml` makes of text.
 
 import os
 import pickle
+import sys
 from collections import OrderedDict
 
 import numpy as np
@@ -125,6 +126,55 @@ class Unpickler(pickle._Unpickler):
                      pickle.TUPLE3[0]: lambda self: self._load_tuple(pickle.TUPLE3[0])})
 
 
+class Opaque:
+    """An object of which nothing is known but that a file holds it."""
+
+    def __new__(cls, *_, **__):
+        return object.__new__(cls)
+
+    def _forget(self, *_):
+        pass
+
+    __init__ = __setstate__ = __setitem__ = append = extend = add = _forget
+
+
+_OLD_NAMES = {'__builtin__': 'builtins', 'copy_reg': 'copyreg'}  # of Python 2, in which PyTorch still writes
+_DATA = {  # of Python's own modules those, and of some those names, that hold data and do nothing
+    'argparse': (), 'collections': (), 'datetime': (), 'decimal': (), 'enum': (), 'fractions': (), 'pathlib': (),
+    'uuid': (), 'types': ('SimpleNamespace',), 'copyreg': ('_reconstructor', '__newobj__', '__newobj_ex__'),
+    'builtins': ('bool', 'bytearray', 'bytes', 'complex', 'dict', 'float', 'frozenset', 'int', 'list', 'object',
+                 'range', 'set', 'slice', 'str', 'tuple')}
+
+
+class Carrier(Unpickler):
+    """Knows what a training writes beside its weights, as :class:`Opaque`: objects of any package, none of which is
+    imported, and of Python itself what holds data. What of Python does something is refused still."""
+
+    dispatch = dict(Unpickler.dispatch)
+
+    def find_class(self, module, name):
+        known = _OLD_NAMES.get(module, module).partition('.')[0]
+        names = _DATA.get(known)
+        if (module, name) in _ALLOWED or known in sys.stdlib_module_names and (names is None or names and
+                                                                               name not in names):
+            return super().find_class(module, name)
+        return Opaque
+
+    def load_empty_set(self):
+        self.append(Opaque())
+
+    def load_frozenset(self):
+        self.pop_mark()
+        self.append(Opaque())
+
+    def load_newobj_ex(self):
+        del self.stack[-3:]
+        self.append(Opaque())
+
+    dispatch.update({pickle.EMPTY_SET[0]: load_empty_set, pickle.FROZENSET[0]: load_frozenset,
+                     pickle.NEWOBJ_EX[0]: load_newobj_ex})
+
+
 def _size(file):
     """int: bytes of an open file, of a member of an archive too."""
     here = file.tell()
@@ -180,11 +230,13 @@ def read_yaml(source):
         raise yaml.YAMLError(str(error)) from None
 
 
-def load(path):
+def load(path, unpickler=Unpickler):
     """Reads a `.pdparams`, `.pdopt`, `.pdstates` or pickled index file.
 
     Args:
         path (str): the file.
+        unpickler (type, optional): :class:`Carrier` for weights with other objects beside them. Default: those are
+            refused.
 
     Returns:
         what was saved, with tensors as NumPy arrays ('(name, array)' tuples, the way Paddle writes nested
@@ -195,7 +247,7 @@ def load(path):
     """
     try:
         with open(path, 'rb') as file:
-            return _plain(Unpickler(file, encoding='latin1').load(), {})
+            return _plain(unpickler(file, encoding='latin1').load(), {})
     except InputError as error:
         raise InputError(f'{path}: refused: {error}. Use a file written by Paddle or by this suite.') from None
     except OSError as error:

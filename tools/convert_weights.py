@@ -1,6 +1,5 @@
 """Turns weights published for PyTorch or MXNet into a Paddle file. Needs neither; executes nothing the file says."""
 
-import importlib
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,104 +11,97 @@ class Architecture(NamedTuple):
     """A network whose weights can be converted.
 
     Attributes:
-        rules (list[tuple[str, str]]): see `torch_file.paddle_names`.
-        classifier (str, optional): a tensor, by its new name, whose first dimension is the number of classes. None for
-            a backbone.
-        build (Callable): number of classes (None for a backbone) -> nn.Layer.
+        build (Callable): number of classes, whether the file has an auxiliary head → nn.Layer.
         hint (str): what the user has to know to use the weights.
-        reader (str): the module of `paddleseg_semi.models` that reads the file.
+        classifier (str, optional): a tensor, by our name, whose first dimension is the number of classes. Default: it
+            is a backbone.
     """
 
-    rules: list
-    classifier: str
     build: Callable
     hint: str
-    reader: str = 'torch_file'
+    classifier: str = None
 
 
-def _deeplabv2(num_classes):
-    from paddleseg_semi.models.deeplabv2 import DeepLabV2
-    from paddleseg_semi.models.resnet_caffe import ResNet101_caffe
-    return DeepLabV2(num_classes, ResNet101_caffe())
+def _backbone(name, also='', **settings):
+    def build(*_):
+        from paddleseg.cvlibs import manager
+
+        import paddleseg_semi  # noqa: F401
+        return manager.BACKBONES[name](**settings)
+
+    more = ''.join(f', {key}: {value}' for key, value in settings.items())
+    return Architecture(build, f'Use them as model.backbone.pretrained of recipes whose backbone is {name}{also}'
+                        f'{more}.')
 
 
-def _backbone(module, name, also=''):
-    """A backbone whose layers have the names of PyTorch's."""
-    def build(_):
-        return getattr(importlib.import_module(f'paddleseg_semi.models.{module}'), name)()
+def _model(name, backbone, classifier, hint, aux=False, without=None, **settings):
+    """A network on a backbone; `aux` is a setting of it, `without` a part that the file does not have."""
+    def build(classes, has_aux=False):
+        from paddleseg.cvlibs import manager
 
-    return Architecture(rules=[], classifier=None, build=build,
-                        hint=f'Use them as model.backbone.pretrained of recipes whose backbone is {name}{also}.')
+        import paddleseg_semi  # noqa: F401
+        more = {**settings, **({'aux': has_aux} if aux else {}), **({'num_classes': classes} if classifier else {})}
+        net = manager.MODELS[name](backbone=ARCHITECTURES[backbone].build(), **more)
+        if without:
+            delattr(net, without)
+        return net
 
-
-def _resnet38d(_):
-    from paddleseg_semi.models.resnet38d import ResNet38d
-    return ResNet38d()
-
-
-def _sbnet(num_classes):
-    from paddleseg_semi.models.sbnet import SBNet
-    return SBNet(num_classes, _resnet38d(None))
+    return Architecture(build, hint, classifier)
 
 
-def _seam(num_classes):
-    net = _sbnet(num_classes)
-    del net.boundary
-    return net
+def _deeplabv3p(backbone, recipes, opts, **settings):
+    """DeepLabV3+ of a method; only what decides about shapes has to be right."""
+    opts = ' '.join(['--opts', f'model.backbone.type={backbone.replace("resnet", "ResNet")}', *opts])
+    return _model('SemiDeepLabV3P', backbone, f'decoder.classifier.{8 if "dropout" in settings else 6}.weight',
+                  f'Evaluate them by tools/val.py --model_path with a recipe in {recipes}, {opts}.', aux=True,
+                  **settings)
 
 
-def _affinitynet(_):
-    from paddleseg_semi.models.affinity import AffinityNet
-    return AffinityNet(_resnet38d(None))
+def _dpt(size):
+    return _model('DPT', f'dinov2_{size}', 'head.scratch.output_conv.2.weight',
+                  'Evaluate them by tools/val.py --model_path with a recipe in configs/dinov2, --opts '
+                  f'model.backbone.type=DINOv2_{size}.')
 
 
-_SBNET = [(r'^fc8\.', 'seam.classifier.'), (r'^f8_3\.', 'seam.reduce.0.'), (r'^f8_4\.', 'seam.reduce.1.'),
-          (r'^f9\.', 'seam.embed.'), (r'^fuse_canny_edge\.', 'boundary.fuse.'),
-          *((rf'^edge_layer\.conv{name}\.', f'boundary.reduce.{i}.0.') for i, name in enumerate('1356')),
-          *((rf'^edge_layer\.conv8_{name}\.', f'boundary.reduce.{i}.2.') for i, name in enumerate('1356')),
-          (r'^edge_layer\.rcab\.body\.3\.conv_du\.', 'boundary.attend.squeeze.'),
-          (r'^edge_layer\.rcab\.', 'boundary.attend.'), (r'^edge_layer\.', 'boundary.'),
-          (r'^(?!seam\.|boundary\.)', 'backbone.')]
-
+_NORMALIZE = 'Normalize with the mean and deviation of ImageNet.'
 ARCHITECTURES = {
-    'deeplabv2_resnet101_caffe': Architecture(
-        rules=[(r'^layer5\.conv2d_list\.', 'head.branches.'), (r'^(?!head\.)', 'backbone.')],
-        classifier='head.branches.0.weight',
-        build=_deeplabv2,
-        hint='Use them with DeepLabV2, backbone ResNet101_caffe, and Normalize with mean [0.4811, 0.4575, 0.4079] and '
-             'std [0.003922, 0.003922, 0.003922]. Trained AdvSemiSeg weights want dilations [6, 12].'),
-    'resnet38d': Architecture(
-        rules=[(r'^(arg|aux):', ''), (r'_(weight|gamma)$', '.weight'), (r'_beta$', '.bias'),
-               (r'_(?:moving_)?mean$', '._mean'), (r'_(?:moving_)?var$', '._variance'),
-               (r'^res(\d)a_', r'b\1.conv_'), (r'^res(\d)b(\d)_', r'b\1_\2.conv_'),
-               (r'^bn(\d)a_', r'b\1.bn_'), (r'^bn(\d)b(\d)_', r'b\1_\2.bn_')],
-        classifier=None, build=_resnet38d, reader='mxnet_file',
-        hint='Use them as model.backbone.pretrained of recipes whose backbone is ResNet38d.'),
-    'sbnet_resnet38d': Architecture(
-        rules=_SBNET, classifier='seam.classifier.weight', build=_sbnet,
-        hint='Use them with SBNet, backbone ResNet38d, and Normalize with the mean and deviation of ImageNet.'),
-    'seam_resnet38d': Architecture(
-        rules=_SBNET, classifier='seam.classifier.weight', build=_seam,
-        hint='Use them as model.pretrained of SBNet, backbone ResNet38d, which has a boundary branch besides, and '
-             'Normalize with the mean and deviation of ImageNet.'),
-    'affinitynet_resnet38d': Architecture(
-        rules=[*((rf'^f8_{i + 3}\.', f'reduce.{i}.') for i in range(3)), (r'^f9\.', 'embed.'),
-               (r'^(?!reduce\.|embed\.)', 'backbone.')],
-        classifier=None, build=_affinitynet,
-        hint='Use them with AffinityNet, backbone ResNet38d, and Normalize with the mean and deviation of ImageNet.'),
-    'resnet50_deepstem': _backbone('resnet_deepstem', 'ResNet50_deepstem'),
-    'resnet101_deepstem': _backbone('resnet_deepstem', 'ResNet101_deepstem'),
-    'resnet18': _backbone('resnet_plain', 'ResNet18_plain'),
-    'resnet50': _backbone('resnet_plain', 'ResNet50_plain'),
-    'resnet101': _backbone('resnet_plain', 'ResNet101_plain'),
-    'wide_resnet50_2': _backbone('resnet_plain', 'WideResNet50_plain'),
-    'vgg16': _backbone('vgg16', 'VGG16', ' or VGG16_LargeFOV'),
+    'deeplabv2_resnet101_caffe': _model(
+        'DeepLabV2', 'resnet101_caffe', 'head.branches.0.weight',
+        'Use them with DeepLabV2, backbone ResNet101_caffe, and Normalize with mean [0.4811, 0.4575, 0.4079] and '
+        'std [0.003922, 0.003922, 0.003922]. Trained AdvSemiSeg weights want dilations [6, 12].'),
+    'sbnet_resnet38d': _model('SBNet', 'resnet38d', 'seam.classifier.weight',
+                              'Use them with SBNet, backbone ResNet38d, and ' + _NORMALIZE),
+    'seam_resnet38d': _model('SBNet', 'resnet38d', 'seam.classifier.weight',
+                             'Use them as model.pretrained of SBNet, backbone ResNet38d, which has a boundary branch '
+                             'besides, and ' + _NORMALIZE, without='boundary'),
+    'affinitynet_resnet38d': _model('AffinityNet', 'resnet38d', None,
+                                    'Use them with AffinityNet, backbone ResNet38d, and ' + _NORMALIZE),
+    **{f'{method}_{backbone}': _deeplabv3p(f'{backbone}_deepstem', f'configs/{method}', opts, **settings)
+       for backbone in ('resnet50', 'resnet101') for method, opts, settings in (
+           ('u2pl', [], {'low_channels': 256, 'head_kernel': 3, 'conv_bias': True, 'dropout': 0.1}),
+           ('imas', [], {}),  # AugSeg's too
+           ('unimatch', ['model.backbone.ceil_mode=False'], {}),
+           ('cps', ['model.backbone.ceil_mode=False', 'model.aspp_slope=0.01'], {}))},
+    **{f'unimatch_v2_{size}': _dpt(size) for size in ('small', 'base', 'large', 'giant')},
+    **{f'dinov2_{size}': _backbone(f'DINOv2_{size}') for size in ('small', 'base', 'large', 'giant')},
+    **{f'dinov2_{size}_reg4': _backbone(f'DINOv2_{size}', registers=4) for size in ('small', 'base', 'large', 'giant')},
+    **{f'efficientnet_lite{k}': _backbone(f'EfficientNetLite{k}') for k in (0, 1, 2)},
+    'resnet38d': _backbone('ResNet38d'),
+    'resnet101_caffe': _backbone('ResNet101_caffe'),
+    'resnet50_deepstem': _backbone('ResNet50_deepstem'),
+    'resnet101_deepstem': _backbone('ResNet101_deepstem'),
+    'resnet18': _backbone('ResNet18_plain'),
+    'resnet50': _backbone('ResNet50_plain'),
+    'resnet101': _backbone('ResNet101_plain'),
+    'wide_resnet50_2': _backbone('WideResNet50_plain'),
+    'vgg16': _backbone('VGG16', ' or VGG16_LargeFOV'),
 }
 
 parser = Parser(__doc__)
 parser.add_argument('--arch', required=True, choices=sorted(ARCHITECTURES), help='the network')
-parser.add_argument('--model_path', required=True, help='the .pth or .params file')
+parser.add_argument('--model_path', required=True, help='the .pth, .safetensors, .pdparams or .params file')
 parser.add_argument('--save_path', required=True, help='the .pdparams file to write')
+parser.add_argument('--net', choices=['student', 'teacher'], help='of a file with both. Default: the teacher')
 
 
 def main(args):
@@ -117,18 +109,19 @@ def main(args):
 
     from paddleseg_semi.errors import InputError
     from paddleseg_semi.files import replacing
-    from paddleseg_semi.models.torch_file import paddle_names
-    from paddleseg_semi.models.weights import assign
+    from paddleseg_semi.models import weight_files
+    from paddleseg_semi.models.weights import assign, find
 
     arch = ARCHITECTURES[args.arch]
-    reader = importlib.import_module(f'paddleseg_semi.models.{arch.reader}')
-    state = paddle_names(reader.read(args.model_path), arch.rules)
+    with paddle.LazyGuard():  # names alone
+        names = arch.build(2)
+    state = find(names, weight_files.read(args.model_path), args.model_path, args.net)
     classifier = state.get(arch.classifier)
     if arch.classifier and (classifier is None or classifier.ndim != 4 or not classifier.size):
         raise InputError(f'{args.model_path}: has no classifier ({arch.classifier} in our names), so it is not of '
                          f'{args.arch}.')
     classes = len(classifier) if arch.classifier else None
-    net = arch.build(classes)
+    net = arch.build(classes, any(name.startswith('aux.') for name in state))
     count = assign(net, state, args.model_path)
     if os.path.isdir(args.save_path):
         raise InputError(f'--save_path {args.save_path}: is a folder. Give the file to write, such as model.pdparams.')

@@ -29,18 +29,20 @@ class SemiDeepLabV3P(nn.Layer):
         channels (int, optional): of the branches and of the decoder; small networks want fewer. Default: 256.
         backbone_indices (tuple[int], optional): which of the backbone's features are the low-level one and the last;
             `aux` takes the one before the last. Default: (0, -1).
+        aspp_slope (float, optional): of the branches' rectifiers, and of the one behind them, below 0: 0.01 in CPS.
+            Default: 0.
         pretrained (str, optional): path or URL of weights of the whole network. Default: None.
     """
 
     def __init__(self, num_classes, backbone, aspp_ratios=(6, 12, 18), low_channels=48, head_kernel=1,
                  conv_bias=False, dropout=0., aux=False, align_corners=True, channels=256, backbone_indices=(0, -1),
-                 pretrained=None):
+                 aspp_slope=0., pretrained=None):
         super().__init__()
         self.backbone = backbone
         self.low, self.high = backbone_indices
         widths = backbone.feat_channels
         self.decoder = Decoder(num_classes, widths[self.low], widths[self.high], aspp_ratios, channels, low_channels,
-                               head_kernel, conv_bias, dropout, align_corners)
+                               head_kernel, conv_bias, dropout, align_corners, aspp_slope)
         self.aux = nn.Sequential(*_conv_bn_relu(widths[self.high - 1], channels, 3, bias=conv_bias, dropout=dropout),
                                  nn.Conv2D(channels, num_classes, 1)) if aux else None
         self.align_corners = align_corners
@@ -66,14 +68,15 @@ class Decoder(nn.Layer):
     """Atrous spatial pyramid pooling, joined with a low-level feature; see :class:`SemiDeepLabV3P`."""
 
     def __init__(self, num_classes, low_in, high_in, aspp_ratios, channels, low_channels, head_kernel, conv_bias,
-                 dropout, align_corners):
+                 dropout, align_corners, aspp_slope):
         super().__init__()
         self.low_conv = nn.Sequential(*_conv_bn_relu(low_in, low_channels, 1, bias=True))
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2D(1), *_conv_bn_relu(high_in, channels, 1))
-        self.branches = nn.LayerList([nn.Sequential(*_conv_bn_relu(high_in, channels, 3 if ratio else 1, max(ratio, 1)))
-                                      for ratio in (0, *aspp_ratios)])
-        self.head = nn.Sequential(
-            *_conv_bn_relu(channels * (len(aspp_ratios) + 2), channels, head_kernel, dropout=dropout))
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2D(1), *_conv_bn_relu(high_in, channels, 1, slope=aspp_slope))
+        self.branches = nn.LayerList([
+            nn.Sequential(*_conv_bn_relu(high_in, channels, 3 if ratio else 1, max(ratio, 1), slope=aspp_slope))
+            for ratio in (0, *aspp_ratios)])
+        self.head = nn.Sequential(*_conv_bn_relu(channels * (len(aspp_ratios) + 2), channels, head_kernel,
+                                                 dropout=dropout, slope=aspp_slope))
         self.classifier = nn.Sequential(
             *_conv_bn_relu(channels + low_channels, channels, 3, bias=conv_bias, dropout=dropout),
             *_conv_bn_relu(channels, channels, 3, bias=conv_bias, dropout=dropout), nn.Conv2D(channels, num_classes, 1))
@@ -89,7 +92,8 @@ def _resize(x, like, align_corners):
     return F.interpolate(x, paddle.shape(like)[2:], mode='bilinear', align_corners=align_corners)
 
 
-def _conv_bn_relu(in_channels, out_channels, kernel, dilation=1, bias=False, dropout=0.):
+def _conv_bn_relu(in_channels, out_channels, kernel, dilation=1, bias=False, dropout=0., slope=0.):
     layers = [nn.Conv2D(in_channels, out_channels, kernel, padding=kernel // 2 * dilation, dilation=dilation,
-                        bias_attr=None if bias else False), nn.BatchNorm2D(out_channels), nn.ReLU()]
+                        bias_attr=None if bias else False), nn.BatchNorm2D(out_channels),
+              nn.LeakyReLU(slope) if slope else nn.ReLU()]
     return [*layers, nn.Dropout2D(dropout)] if dropout else layers

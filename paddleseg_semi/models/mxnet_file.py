@@ -12,6 +12,11 @@ _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA      # begin an array; in the
 _DTYPES = ['f4', 'f8', 'f2', 'u1', 'i4', 'i1', 'i8']
 
 
+def is_one(head):
+    """bool: whether a file that begins with these bytes, at least 16, is one of MXNet."""
+    return head[:16] == struct.pack('<QQ', _LIST, 0)
+
+
 def read(path):
     """Reads a `.params` file.
 

@@ -13,7 +13,7 @@ from paddleseg_semi.models.weights import load_pretrained
 class DeepStemResNet(Stages):
     """A bottleneck ResNet that differs from PaddleSeg's ResNet_vd in four places.
 
-    The stem is twice as wide, up to 128 channels; the max-pool rounds sizes up; shortcuts are plain strided
+    The stem is twice as wide, up to 128 channels; the max-pool may round sizes up; shortcuts are plain strided
     convolutions; and the blocks of the last stage may have dilations of their own (multi-grid).
 
     Args:
@@ -21,10 +21,13 @@ class DeepStemResNet(Stages):
         output_stride (int, optional): 8, 16 or 32. Default: 16.
         multi_grid (tuple[int], optional): factors of the dilation of the last stage's blocks. Default: (2, 2, 4).
         in_channels (int, optional): channels of the image. Default: 3.
-        pretrained (str, optional): path or URL of weights. Default: None.
+        ceil_mode (bool, optional): the max-pool rounds sizes up, as in U2PL, AugSeg and iMAS, not in UniMatch and CPS.
+            It matters where it sees an even side. Default: True.
+        pretrained (str, optional): weights, see `load_pretrained`. Default: None.
     """
 
-    def __init__(self, layers=(3, 4, 6, 3), output_stride=16, multi_grid=(2, 2, 4), in_channels=3, pretrained=None):
+    def __init__(self, layers=(3, 4, 6, 3), output_stride=16, multi_grid=(2, 2, 4), in_channels=3, ceil_mode=True,
+                 pretrained=None):
         if output_stride not in (8, 16, 32):
             raise ValueError(f'output_stride must be 8, 16 or 32, not {output_stride}.')
         if len(multi_grid) != layers[3]:
@@ -33,7 +36,7 @@ class DeepStemResNet(Stages):
         self.conv1 = nn.Sequential(_conv(in_channels, 64, 2), nn.BatchNorm2D(64), nn.ReLU(),
                                    _conv(64, 64), nn.BatchNorm2D(64), nn.ReLU(), _conv(64, 128))
         self.bn1 = nn.BatchNorm2D(128)
-        self.maxpool = nn.MaxPool2D(3, stride=2, padding=1, ceil_mode=True)
+        self.maxpool = nn.MaxPool2D(3, stride=2, padding=1, ceil_mode=ceil_mode)
         channels, self.feat_channels, reached, dilation = 128, [], 4, 1
         for k, blocks in enumerate(layers):
             width, before = 64 * 2 ** k, dilation

@@ -1,53 +1,27 @@
 """Weights saved by PyTorch, read without PyTorch and without executing what the file says."""
 
+import os
 import pickle
-import re
 import zipfile
 
 import numpy as np
 
 from paddleseg_semi.errors import InputError
-from paddleseg_semi.safe import Unpickler
+from paddleseg_semi.safe import Carrier, Unpickler
 
 _MAGIC = 0x1950a86a20f9469cfc6c  # begins a file of PyTorch before 1.6
 _DTYPES = {'Float': 'f4', 'Double': 'f8', 'Half': 'f2', 'BFloat16': 'u2', 'Long': 'i8', 'Int': 'i4', 'Short': 'i2',
            'Char': 'i1', 'Byte': 'u1', 'Bool': '?'}
-_NAMES = [  # of every network: batch normalization has other names, DataParallel left a prefix
-    (r'^module\.', ''),
-    (r'running_mean$', '_mean'),
-    (r'running_var$', '_variance'),
-]
 
 
 def is_one(path):
     """bool: whether a file begins as PyTorch's do, of either format; False for one that cannot be read."""
     try:
         with open(path, 'rb') as file:
-            head = file.read(14)
+            head = file.read(32)
     except OSError:
         return False
-    return head.startswith((b'PK\3\4', b'\x80\2\x8a\n' + _MAGIC.to_bytes(10, 'little')))
-
-
-def paddle_names(state, rules=()):
-    """Gives PyTorch's weights their Paddle names.
-
-    Args:
-        state (dict[str, Any]): by their own names.
-        rules (Sequence[tuple[str, str]]): regular expression and replacement, applied in order to each name, after what
-            holds for every network.
-
-    Returns:
-        dict[str, Any]: the same values in the same order, without PyTorch's batch counters.
-    """
-    renamed = {}
-    for name, value in state.items():
-        if name.endswith('num_batches_tracked'):
-            continue
-        for pattern, replacement in [*_NAMES, *rules]:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = value
-    return renamed
+    return head.startswith(b'PK\3\4') or head.startswith(b'\x80') and _MAGIC.to_bytes(10, 'little') in head
 
 
 def read(path):
@@ -57,20 +31,19 @@ def read(path):
         path (str): the file.
 
     Returns:
-        dict[str, numpy.ndarray]: name to array. If the file nests its weights ('state_dict', 'model', ...), the
-        dict that holds most tensors.
+        dict: what was saved: names to arrays, or to dicts of them ('state_dict', 'model', ...). Other objects are
+        `safe.Opaque`.
 
     Raises:
-        InputError: the file is missing, damaged, of another format, holds no weights, or would execute code.
+        InputError: the file is missing, damaged, of another format, holds no dict, or would execute code.
     """
     try:
         with open(path, 'rb') as file:
             zipped = zipfile.is_zipfile(file)
             file.seek(0)
             content, storages = (_read_zip if zipped else _read_legacy)(file)
-        dicts = [content, *content.values()] if isinstance(content, dict) else []
-        weights = [{name: value.array(storages) for name, value in found.items() if isinstance(value, _Tensor)}
-                   for found in dicts if isinstance(found, dict)]
+            # a storage may be seen by several tensors, but not by any number of them
+            content = _Arrays(storages, 4 * os.fstat(file.fileno()).st_size + 2 ** 20).of(content)
     except InputError as error:
         raise InputError(f'{path}: refused: {error}. Use a file that holds weights only.') from None
     except OSError as error:
@@ -78,13 +51,15 @@ def read(path):
     except Exception as error:  # a damaged pickle can raise almost anything
         raise InputError(f'{path}: not a whole PyTorch file ({type(error).__name__}: {error}). '
                          'Is it truncated, or of another format?') from None
-    if not any(weights):
+    if not isinstance(content, dict):
         raise InputError(f'{path}: holds no weights. Give the .pth file of a state dict.')
-    return max(weights, key=len)
+    return content
 
 
 def _read_zip(file):
     archive = zipfile.ZipFile(file)
+    if sum(entry.file_size for entry in archive.infolist()) > os.fstat(file.fileno()).st_size:
+        raise ValueError('its parts are larger than the file')
     index = next(name for name in archive.namelist() if name.endswith('/data.pkl'))
     folder = index[:-len('data.pkl')]
     unpickler = _TorchUnpickler(archive.open(index))
@@ -133,12 +108,38 @@ class _Tensor:
         view = np.lib.stride_tricks.as_strided(
             numbers, self.size, [step * numbers.itemsize for step in self.stride], writeable=False)
         array = view.astype(view.dtype.newbyteorder('='), order='C')
-        if name == 'BFloat16':  # the upper half of a float32
-            array = (array.astype('u4') << 16).view('f4')
+        return from_bfloat16(array) if name == 'BFloat16' else array
+
+
+def from_bfloat16(array):
+    """np.ndarray: float32 of the uint16 that are their upper halves."""
+    return (array.astype('u4') << 16).view('f4')
+
+
+class _Arrays:
+    """Makes arrays of the tensors in dicts, as long as they do not exceed a number of bytes."""
+
+    def __init__(self, storages, left):
+        self.storages, self.left, self.done = storages, left, {}
+
+    def of(self, value):
+        if id(value) not in self.done:
+            self.done[id(value)] = value, self._of(value)  # the value too, lest another one gets its id
+        return self.done[id(value)][1]
+
+    def _of(self, value):
+        if isinstance(value, dict):
+            return {key: self.of(item) for key, item in value.items()}
+        if not isinstance(value, _Tensor):
+            return value
+        array = value.array(self.storages)
+        self.left -= array.nbytes
+        if self.left < 0:
+            raise ValueError('its tensors are far larger than the file')
         return array
 
 
-class _TorchUnpickler(Unpickler):
+class _TorchUnpickler(Carrier):
     """Knows, besides plain arrays, tensors and storages. `storages` collects key to (dtype, number count)."""
 
     def __init__(self, file):

@@ -4,14 +4,15 @@ import numpy as np
 import paddle
 import pytest
 from conftest import close, golden, tensor
-from convert_weights import ARCHITECTURES
 from procedural import formula
 
 from paddleseg_semi.models.deeplabv2 import DeepLabV2
+from paddleseg_semi.models.name_rules import LAYOUTS
 from paddleseg_semi.models.resnet_caffe import CaffeResNet
-from paddleseg_semi.models.torch_file import paddle_names
-from paddleseg_semi.models.weights import assign
+from paddleseg_semi.models.weight_files import Weights
+from paddleseg_semi.models.weights import assign, find
 
+LAYOUT = LAYOUTS['DeepLabV2']['advsemiseg']
 FILES = golden('advsemiseg_deeplabv2*.npz')
 NETWORKS = [pytest.param(file, tag, id=f'{name}-{tag}') for name, file in FILES for tag in ('r101', 'tiny')]
 
@@ -19,7 +20,7 @@ NETWORKS = [pytest.param(file, tag, id=f'{name}-{tag}') for name, file in FILES 
 def reference_weights(file, tag, net):
     """The authors' names, shapes from our network, values from the formula."""
     names = [str(name) for name in file[f'{tag}_names']]
-    ours = paddle_names(dict.fromkeys(names), ARCHITECTURES['deeplabv2_resnet101_caffe'].rules)
+    ours = LAYOUT.ours(dict.fromkeys(names))
     shapes = {name: list(value.shape) for name, value in net.state_dict().items()}
     assert len(ours) == len(names)
     state = {}
@@ -40,7 +41,8 @@ def reference_weights(file, tag, net):
 def build(file, tag, branches):
     backbone = CaffeResNet(tuple(file[f'{tag}_depth'].tolist()))
     net = DeepLabV2(int(file['num_classes']), backbone, (6, 12, 18, 24))
-    state = paddle_names(reference_weights(file, tag, net), ARCHITECTURES['deeplabv2_resnet101_caffe'].rules)
+    published = {f'Scale.{name}': array for name, array in reference_weights(file, tag, net).items()}
+    state = find(net, Weights(published, True), 'formula')
     assert assign(net, state, 'formula') == len(state)
     net.head.branches = net.head.branches[:branches]
     net.eval()
@@ -75,7 +77,7 @@ def test_state(name, file):
     """Every tensor of the authors' network has a place in ours, of the same shape, trained or frozen alike."""
     net = DeepLabV2(int(file['num_classes']), CaffeResNet(tuple(file['r101_depth'].tolist())))
     names = [str(n) for n in file['r101_names']]
-    ours = list(paddle_names(dict.fromkeys(names), ARCHITECTURES['deeplabv2_resnet101_caffe'].rules))
+    ours = list(LAYOUT.ours(dict.fromkeys(names)))
     params = net.state_dict()
     assert set(ours) == set(params)
     for name, theirs, shape, trainable, head in zip(

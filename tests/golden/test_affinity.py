@@ -6,7 +6,6 @@ import numpy as np
 import paddle
 import pytest
 from conftest import close, golden, golden_cases, tensor
-from convert_weights import ARCHITECTURES
 from paddle import nn
 from procedural import Given, procedural
 
@@ -14,10 +13,10 @@ from paddleseg_semi.core import walk
 from paddleseg_semi.datasets.maps import sure_labels
 from paddleseg_semi.losses.affinity import affinity_losses, pair_sets
 from paddleseg_semi.models.affinity import AffinityNet, affinities, fitting_radius, from_sources, half_disk
+from paddleseg_semi.models.name_rules import LAYOUTS
 from paddleseg_semi.models.resnet38d import ResNet38d
-from paddleseg_semi.models.torch_file import paddle_names
 
-RULES = ARCHITECTURES['affinitynet_resnet38d'].rules
+LAYOUT = LAYOUTS['AffinityNet']['affinitynet']
 
 
 def cases(topic):
@@ -101,7 +100,7 @@ def test_loss(case):
 @pytest.mark.parametrize('case', cases('forward'))
 @paddle.no_grad()
 def test_heads(case):
-    weights = paddle_names({key[2:]: array for key, array in case.items() if key.startswith('w_')}, RULES)
+    weights = LAYOUT.ours({key[2:]: array for key, array in case.items() if key.startswith('w_')})
     widths = [len(weights[f'reduce.{k}.weight']) for k in range(3)]
     for name in ('fwd', 'small'):
         features = [tensor(case[f'{name}_feat_conv{k}']) for k in (4, 5, 6)]
@@ -134,7 +133,7 @@ def network():
 @pytest.mark.parametrize('case', cases('net'))
 @paddle.no_grad()
 def test_whole_network(case, network):
-    names = dict(zip(paddle_names(dict.fromkeys(case['tensor_names'].tolist()), RULES), case['tensor_names'].tolist()))
+    names = dict(zip(LAYOUT.ours(dict.fromkeys(case['tensor_names'].tolist())), case['tensor_names'].tolist()))
     state = network.state_dict()
     assert state.keys() == names.keys()
     network.set_state_dict({name: procedural(names[name], list(value.shape)) for name, value in state.items()})

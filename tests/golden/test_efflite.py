@@ -9,18 +9,15 @@ from conftest import close, golden, tensor
 from procedural import formula
 
 from paddleseg_semi.models import efficientnet_lite
-from paddleseg_semi.models.weights import assign
+from paddleseg_semi.models.weight_files import Weights
+from paddleseg_semi.models.weights import assign, find
 
 PAD_AS = {'lite1': 240, 'lite2': 260}  # as the package of the weights, which made the numbers at stride 32
 PUBLISHED = [(-0.3923586, 11.015419, -10.9922943), (-1.5252234, 7.4312267, -3.0163612),  # mean, deviation, [0, 3, 1, 2]
              (-0.2304771, 4.7208781, -2.3937984), (-0.1089687, 1.8218268, -2.0490634)]
-CLASSIFIER = ('_conv_head.', '_bn1.', '_fc.')
+CLASSIFIER = {'_conv_head', '_bn1', '_fc'}
 NETWORKS = [pytest.param(file, match[1], id=f'{name}-{match[1]}') for name, file in golden('efflite*.npz')
             for match in (re.fullmatch(r'(lite\d+)_names', key) for key in file) if match]
-
-
-def ours(name):
-    return re.sub(r'running_var$', '_variance', re.sub(r'running_mean$', '_mean', name))
 
 
 def values(name, shape, k, seed):
@@ -38,10 +35,11 @@ def build(file, tag, **settings):
     net = getattr(efficientnet_lite, f'EfficientNetLite{tag.removeprefix("lite")}')(**settings)
     state = {}
     for k, (name, shape) in enumerate(zip(file[f'{tag}_names'].tolist(), file[f'{tag}_shapes'].tolist())):
-        if not name.startswith(CLASSIFIER):
-            shape = [int(side) for side in re.findall(r'\d+', shape)]
-            state[ours(name)] = values(name, shape, k, int(file['formula_seed'])).astype('float32')
-    assert assign(net, state, 'formula') == len(state) == len(net.state_dict())
+        shape = [int(side) for side in re.findall(r'\d+', shape)]
+        state[name] = values(name, shape, k, int(file['formula_seed'])).astype('float32')
+    state = find(net, Weights(state, True), 'formula')
+    assert assign(net, state, 'formula', partial=True) == len(net.state_dict())
+    assert {name.split('.')[0] for name in state.keys() - net.state_dict().keys()} == CLASSIFIER
     net.eval()
     return net
 

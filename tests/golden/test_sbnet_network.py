@@ -5,17 +5,16 @@ import paddle
 import pytest
 import yaml
 from conftest import ROOT, close, golden, tensor
-from convert_weights import ARCHITECTURES
 from paddle import nn
 from paddleseg.cvlibs import manager
 from procedural import Given, procedural
 
 from paddleseg_semi.models.cam import competing, normalized, pixel_correlation
+from paddleseg_semi.models.name_rules import LAYOUTS, Layout
 from paddleseg_semi.models.resnet38d import BottleneckUnit, PlainUnit, ResNet38d
 from paddleseg_semi.models.sbnet import SBNet, canny
-from paddleseg_semi.models.torch_file import paddle_names
 
-RULES = ARCHITECTURES['sbnet_resnet38d'].rules
+LAYOUT = LAYOUTS['SBNet']['seam']
 UNITS = {'stride2': lambda: PlainUnit(4, 6, 6, stride=2),
          'same': lambda: PlainUnit(6, 6, 6),
          'dilated': lambda: PlainUnit(6, 5, 8, dilations=(1, 2)),
@@ -41,7 +40,7 @@ def near(actual, wanted):
 @pytest.mark.parametrize('case', cases('blocks'))
 def test_units(case, unit):
     net, start = UNITS[unit](), f'{unit}_w_'
-    fill(net, paddle_names({key[len(start):]: array for key, array in case.items() if key.startswith(start)}, []))
+    fill(net, Layout().ours({key[len(start):]: array for key, array in case.items() if key.startswith(start)}))
     net.eval()
     x = tensor(case[f'{unit}_in'])
     active = net.activate(x)
@@ -74,7 +73,7 @@ def test_heads(case):
     features = [tensor(case[f'feat_conv{k}']) for k in range(1, 8)]
     widths = [len(case[f'w_{name}.weight']) for name in ('f8_3', 'f8_4', 'edge_layer.conv1')]
     net = SBNet(case['cam'].shape[1], Given(features), affinity_channels=widths[:2], boundary_channels=widths[2])
-    fill(net, paddle_names({key[2:]: array for key, array in case.items() if key.startswith('w_')}, RULES))
+    fill(net, LAYOUT.ours({key[2:]: array for key, array in case.items() if key.startswith('w_')}))
     net.eval()
     edges = tensor(case['canny'][:, None].astype('float32'))
     for actual, key in zip(net.maps(tensor(case['image']), edges), ('cam', 'cam_rv', 'edge')):
@@ -110,8 +109,8 @@ def network():
 @pytest.mark.parametrize('case', cases('net'))
 @paddle.no_grad()
 def test_whole_network(case, network):
-    fill(network, paddle_names({str(name): procedural(str(name), [int(side) for side in shape if side])
-                          for name, shape in zip(case['tensor_names'], case['tensor_shapes'])}, RULES))
+    fill(network, LAYOUT.ours({str(name): procedural(str(name), [int(side) for side in shape if side])
+                          for name, shape in zip(case['tensor_names'], case['tensor_shapes'])}))
     network.eval()
     x = tensor(case['image'])
     for k, feature in enumerate(network.backbone(x), 1):
@@ -126,7 +125,7 @@ def test_whole_network(case, network):
 @pytest.mark.parametrize('case', cases('net'))
 def test_what_is_trained(case, network):
     trained = {name for name, param in network.named_parameters() if not param.stop_gradient}
-    assert trained == set(paddle_names(dict.fromkeys(case['trainable_names'].tolist()), RULES))
+    assert trained == set(LAYOUT.ours(dict.fromkeys(case['trainable_names'].tolist())))
     sizes = [value.size for name, value in network.state_dict().items() if not name.endswith(('_mean', '_variance'))]
     assert sum(sizes) == int(case['total_parameters'])
 

@@ -5,7 +5,7 @@ import paddle
 import pytest
 from conftest import close, golden, tensor
 from paddleseg.cvlibs import manager
-from test_imas_network import BACKBONES, formula
+from test_imas_network import BACKBONES, fill
 
 from paddleseg_semi.methods.base import Task
 from paddleseg_semi.methods.u2pl import U2PL
@@ -31,12 +31,9 @@ def test_forward(case):
     grid = {} if case['multi_grid'] else {'multi_grid': (1, 1, 1)}
     net = network(case, case['dilations'].tolist(), 0., output_stride=int(case['output_stride']), **grid)
     projector = Projector(512, int(case['rep_shape'][1]), dropout=0.)
-    aux = [net.aux] if case['aux'] else []
-    ours = [value for part in (net.backbone, net.decoder, projector, *aux) for value in part.state_dict().values()]
-    shapes = [[int(side) for side in str(shape).split('x')] for shape in case['shapes']]
-    assert [list(value.shape) for value in ours] == shapes
-    for k, (value, name, shape) in enumerate(zip(ours, case['names'], shapes)):
-        value.set_value(formula(str(name), shape, int(case['weight_seed']) + k))
+    left = fill(net, case)  # the representation head, which is not of the segmenter
+    assert [list(array.shape) for array in left.values()] == [list(v.shape) for v in projector.state_dict().values()]
+    projector.set_state_dict(dict(zip(projector.state_dict(), left.values())))
     for part in (net, projector):
         (part.train if case['train_mode'] else part.eval)()
 

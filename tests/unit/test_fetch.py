@@ -17,7 +17,7 @@ from paddle import nn
 from paddleseg.utils import seg_env, utils
 
 from paddleseg_semi.errors import InputError, RunError
-from paddleseg_semi.models import fetch, torch_file
+from paddleseg_semi.models import fetch, weight_files
 from paddleseg_semi.models.weights import load_pretrained
 
 WEIGHTS = pickle.dumps({'weight': np.full([2, 2], 7, 'float32')}, protocol=4)
@@ -222,8 +222,8 @@ def test_packages_that_are_refused(installed, monkeypatch):
 
 def test_linear_weights_of_pytorch_are_turned(tmp_path, monkeypatch):
     array = np.arange(6, dtype='float32').reshape(3, 2)
-    monkeypatch.setattr(torch_file, 'is_one', lambda path: True)
-    monkeypatch.setattr(torch_file, 'read', lambda path: {'module.0.weight': array, '1.running_mean': array[:, 0]})
+    state = {'module.0.weight': array, '1.running_mean': array[:, 0]}
+    monkeypatch.setattr(weight_files, 'read', lambda path: weight_files.Weights(state, True))
     net = nn.Sequential(nn.Linear(2, 3, bias_attr=False), nn.BatchNorm1D(3))
     (tmp_path / 'net.pth').touch()
     load_pretrained(net, str(tmp_path / 'net.pth'))

@@ -6,12 +6,11 @@ import struct
 import convert_weights
 import numpy as np
 import pytest
-from convert_weights import ARCHITECTURES
 
 from paddleseg_semi.errors import InputError
-from paddleseg_semi.models import mxnet_file, resnet38d
+from paddleseg_semi.models import mxnet_file
+from paddleseg_semi.models.name_rules import LAYOUTS
 from paddleseg_semi.models.resnet38d import ResNet38d
-from paddleseg_semi.models.torch_file import paddle_names
 from paddleseg_semi.models.weights import load_weights
 
 CODES = {'float32': 0, 'float64': 1, 'float16': 2, 'uint8': 3, 'int32': 4, 'int8': 5, 'int64': 6}
@@ -86,7 +85,7 @@ def test_names_of_resnet38():
     ours = list(ResNet38d(width=1 / 64).state_dict())
     theirs = [mxnet_name(name) for name in ours]
     assert len(set(theirs)) == len(ours)
-    found = paddle_names({**dict.fromkeys(theirs), 'arg:linear1000_weight': None}, ARCHITECTURES['resnet38d'].rules)
+    found = LAYOUTS['ResNet38d']['mxnet'].ours({**dict.fromkeys(theirs), 'arg:linear1000_weight': None})
     assert list(found) == [*ours, 'linear1000.weight']
 
 
@@ -97,7 +96,8 @@ def convert(arch, source, target):
 
 def test_convert(tmp_path, monkeypatch, capsys):
     narrow = functools.partial(ResNet38d, width=1 / 64)
-    monkeypatch.setattr(resnet38d, 'ResNet38d', narrow)
+    entry = convert_weights.ARCHITECTURES['resnet38d']
+    monkeypatch.setitem(convert_weights.ARCHITECTURES, 'resnet38d', entry._replace(build=lambda *_: narrow()))
     net, source, target = narrow(), tmp_path / 'a.params', tmp_path / 'a.pdparams'
     rng = np.random.default_rng(0)
     for value in net.state_dict().values():

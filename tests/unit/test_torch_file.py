@@ -15,6 +15,7 @@ from paddleseg_semi.models.deeplabv2 import DeepLabV2
 from paddleseg_semi.models.resnet_caffe import CaffeResNet
 from paddleseg_semi.models.resnet_deepstem import DeepStemResNet
 from paddleseg_semi.models.torch_file import read
+from paddleseg_semi.models.weight_files import Weights
 from paddleseg_semi.models.weights import load_weights
 
 FILES = [str(ROOT / 'tests' / 'data' / f'torch_{kind}.pth') for kind in ('zip', 'legacy')]
@@ -38,7 +39,7 @@ WANTED = {
 
 @pytest.mark.parametrize('path', FILES)
 def test_all_kinds_of_tensors(path):
-    state = read(path)
+    state = read(path)['state_dict']
     assert list(state) == list(WANTED)
     for name, wanted in WANTED.items():
         assert state[name].dtype == wanted.dtype and state[name].flags.c_contiguous, name
@@ -104,10 +105,10 @@ def test_other_files(tmp_path):
             read(str(path))
     rewrite(path, lambda content: pickle.dumps({'epoch': 3}))
     with pytest.raises(InputError, match='holds no weights'):
-        read(str(path))
+        load_weights(tiny(2), str(path))
 
 
-def tiny(num_classes):
+def tiny(num_classes, _=False):
     return DeepLabV2(num_classes, CaffeResNet((1, 1, 1, 1)))
 
 
@@ -117,7 +118,7 @@ def tool(monkeypatch):
     def convert(state, save_path, build=tiny, arch='deeplabv2_resnet101_caffe'):
         monkeypatch.setitem(convert_weights.ARCHITECTURES, 'tiny',
                             convert_weights.ARCHITECTURES[arch]._replace(build=build))
-        monkeypatch.setattr('paddleseg_semi.models.torch_file.read', lambda path: state)
+        monkeypatch.setattr('paddleseg_semi.models.weight_files.read', lambda path: Weights(state, True))
         args = convert_weights.parser.parse_args(
             ['--arch', arch, '--model-path', 'x.pth', '--save_path', save_path])
         args.arch = 'tiny'
@@ -154,12 +155,22 @@ def test_convert_and_load(tool, tmp_path, capsys):
 def test_names_the_backbone(arch, says):
     entry = convert_weights.ARCHITECTURES[arch]
     with paddle.LazyGuard():  # no numbers are drawn
-        assert entry.build(None).feat_channels[-1] in (512, 2048)
+        assert entry.build().feat_channels[-1] in (512, 2048)
     assert entry.hint.endswith(f'is {says}.')
 
 
+@pytest.mark.parametrize('arch', [
+    arch for arch, entry in convert_weights.ARCHITECTURES.items() if entry.classifier])
+def test_whole_networks_have_a_classifier(arch):
+    entry = convert_weights.ARCHITECTURES[arch]
+    with paddle.LazyGuard():
+        state = entry.build(7, True).state_dict()
+    assert state[entry.classifier].shape[0] == 7
+    assert ('aux.0.weight' in state) == arch.startswith(('u2pl', 'imas', 'unimatch_r', 'cps'))
+
+
 def test_convert_a_backbone(tool, tmp_path, capsys):
-    def shallow(_=None, pretrained=None):
+    def shallow(*_, pretrained=None):
         return DeepStemResNet((1, 1, 1, 1), multi_grid=(2,), pretrained=pretrained)
 
     source, path = shallow(), str(tmp_path / 'backbone.pdparams')
