@@ -153,12 +153,13 @@ class Carrier(Unpickler):
     dispatch = dict(Unpickler.dispatch)
 
     def find_class(self, module, name):
-        known = _OLD_NAMES.get(module, module).partition('.')[0]
-        names = _DATA.get(known)
-        if (module, name) in _ALLOWED or known in sys.stdlib_module_names and (names is None or names and
-                                                                               name not in names):
-            return super().find_class(module, name)
-        return Opaque
+        root = _OLD_NAMES.get(module, module).partition('.')[0]
+        names = _DATA.get(root)
+        if root in sys.stdlib_module_names:
+            carried = names is not None and (name in names or not names) and '.' not in name  # no method of a class
+        else:
+            carried = '.__' not in name
+        return Opaque if carried and (module, name) not in _ALLOWED else super().find_class(module, name)
 
     def load_empty_set(self):
         self.append(Opaque())

@@ -114,7 +114,7 @@ def pickled(module, name, argument=b'(t'):
 @pytest.mark.parametrize('module, name', [
     (b'os', b'system'), (b'posix', b'system'), (b'builtins', b'eval'), (b'__builtin__', b'eval'),
     (b'runpy', b'run_path'), (b'subprocess', b'Popen'), (b'types', b'CodeType'), (b'functools', b'reduce'),
-    (b'copyreg', b'add_extension')])
+    (b'copyreg', b'add_extension'), (b'pathlib', b'Path.touch'), (b'numpy', b'ndarray.__class__')])
 def test_what_does_something_is_refused(tmp_path, module, name):
     path = tmp_path / 'x.pdparams'
     path.write_bytes(pickled(module, name))
@@ -195,6 +195,13 @@ def test_another_width_is_refused(shallow):
     with_registers = state_of(DINOv2(8, 1, 1, (0,), registers=2, img_size=28))
     refused(DINOv2(8, 1, 1, (0,), img_size=28), with_registers, 'register_tokens is in the file, and neither')
     refused(DINOv2(8, 1, 1, (0,), img_size=42), state_of(DINOv2(8, 1, 1, (0,), img_size=28)), 'pos_embed is')
+
+
+def test_another_width_of_a_network_that_is_not_ours():
+    def net(width):
+        return nn.Sequential(nn.Linear(4, width), nn.Linear(width, width), nn.Linear(width, 2))
+
+    refused(net(3), state_of(net(5)), r'another network than Sequential: 0\.weight is \[4, 5\] .* and 4 more')
 
 
 def test_a_known_classifier_may_be_too_much(shallow):
