@@ -76,6 +76,7 @@ def move_in(folder, target, names):
         sync(os.path.join(folder, name))
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(target, names[-1]))
+        sync(target)
     for name in names:
         if name == names[-1]:
             sync(target)
