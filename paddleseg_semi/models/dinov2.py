@@ -1,9 +1,7 @@
 """DINOv2 encoders (Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024)."""
 
 import contextlib
-import math
 
-import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -97,22 +95,17 @@ class DINOv2(nn.Layer):
         Args:
             height, width (int|Tensor): patches.
         """
-        static = isinstance(height, paddle.Tensor) or not paddle.in_dynamic_mode()
-        if not static and height == width == self.grid:
+        stored = (height == self.grid) & (width == self.grid)
+        if stored is True:
             return self.pos_embed
+        if self.registers:
+            more = 0
+        else:  # of a static graph, which is for all sizes, the stored one too
+            more = 0.1 if stored is False else 0.1 * (1 - stored.astype('float32'))
         patches = self.pos_embed[:, 1:].reshape([1, self.grid, self.grid, -1]).transpose([0, 3, 1, 2])
-        if self.register_tokens is not None:
-            size = paddle.stack([height, width]) if static else [height, width]
-            patches = F.interpolate(patches, size, mode='bicubic', antialias=True)
-        else:
-            sides = [(side.astype('float32') if static else side) + 0.1 for side in (height, width)]
-            scale = [side / self.grid for side in sides]
-            for axis, side in enumerate(() if static else (height, width)):
-                if side == 1:  # where Paddle forgets the scale
-                    patches = paddle.matmul(_single(self.grid, scale[axis]), patches) if axis == 0 else \
-                        paddle.matmul(patches, _single(self.grid, scale[axis]).T)
-                    scale[axis] = 1.0
-            patches = F.interpolate(patches, scale_factor=paddle.stack(scale) if static else scale, mode='bicubic')
+        rows, columns = (_bicubic(self.grid, side, more, self.registers > 0) for side in (height, width))
+        with paddle.amp.auto_cast(False):
+            patches = paddle.matmul(paddle.matmul(rows, patches), columns, transpose_y=True)
         return paddle.concat([self.pos_embed[:, :1], patches.flatten(2).transpose([0, 2, 1])], 1)
 
 
@@ -143,15 +136,30 @@ def layer_groups(layer, decay):
     return groups
 
 
-def _single(count, scale):
-    """[1, count]: weights of the one number that bicubic interpolation (A = -0.75) makes of a row of so many."""
-    place = 0.5 / scale - 0.5
-    weights = np.zeros([1, count], 'float32')
-    for tap in range(math.floor(place) - 1, math.floor(place) + 3):
-        far = abs(place - tap)
-        weight = (1.25 * far - 2.25) * far**2 + 1 if far <= 1 else ((-0.75 * far + 3.75) * far - 6) * far + 3
-        weights[0, min(max(tap, 0), count - 1)] += weight
-    return paddle.to_tensor(weights)
+def _bicubic(count, side, more, antialias):
+    """[side, count]: weights of the numbers that bicubic interpolation makes of a row of so many; see `positions`. As a
+    matrix, because `F.interpolate` forgets the scale where one number is left, and goes into ONNX without antialiasing
+    only.
+
+    Args:
+        count (int): numbers in the row.
+        side (int|Tensor): how many are made of them.
+        more (float|Tensor): the scale is (side + more) / count; with 0, and side = count, they stay as they are.
+        antialias (bool): and A = -0.5; otherwise -0.75.
+    """
+    side = paddle.to_tensor(side) if isinstance(side, int) else side
+    a, step = -0.5 if antialias else -0.75, count / (side.astype('float32') + more)
+    places = (paddle.arange(side).astype('float32') + 0.5) * step - 0.5
+    gap = places.unsqueeze(1) - paddle.arange(-2, count + 2, dtype='float32')               # two more on either side
+    far = paddle.maximum(gap, -gap)  # not abs(): oneDNN joins it to the difference, and overwrites that too early
+    far = far / step.clip(1) if antialias else far
+    near, beyond = ((a + 2) * far - (a + 3)) * far**2 + 1, (((far - 5) * far + 8) * far - 4) * a
+    weights = paddle.where(far < 1, near, beyond * (far < 2).astype('float32'))
+    if antialias:
+        weights = weights[:, 2:-2]
+        return weights / weights.sum(1, keepdim=True)
+    first, last = weights[:, :3].sum(1, keepdim=True), weights[:, -3:].sum(1, keepdim=True)
+    return paddle.concat([first, weights[:, 3:-3], last], 1)
 
 
 class PatchEmbed(nn.Layer):
@@ -186,13 +194,19 @@ class Attention(nn.Layer):
 
     def forward(self, x):
         qkv = self.qkv(x).reshape([0, 0, 3, self.num_heads, self.head_dim])                 # [N, L, 3, heads, d]
-        if paddle.in_dynamic_mode() and qkv.place.is_gpu_place():  # fused, and no matrix of L x L is kept
+        if _is_fused(qkv):                                      # and keeps no matrix of L x L
             x = F.scaled_dot_product_attention(*qkv.unbind(2))
         else:
             q, k, v = qkv.transpose([2, 0, 3, 1, 4]).unbind(0)                              # [N, heads, L, d]
             weights = F.softmax(paddle.matmul(q * self.head_dim**-0.5, k, transpose_y=True), -1)
             x = paddle.matmul(weights, v).transpose([0, 2, 1, 3])
         return self.proj(x.reshape([0, 0, self.num_heads * self.head_dim]))
+
+
+def _is_fused(x):
+    """Whether the framework has attention in one kernel for it: not on a CPU, where plain operators are as fast, and
+    not in an exported graph."""
+    return paddle.in_dynamic_mode() and x.place.is_gpu_place()
 
 
 class LayerScale(nn.Layer):

@@ -11,8 +11,12 @@ from tiny import make_photos, make_recipe
 
 from paddleseg_semi.core.export import export
 from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
+from paddleseg_semi.deploy.backends import PaddleBackend
+from paddleseg_semi.deploy.bundle import Bundle
+from paddleseg_semi.deploy.convert import to_onnx
 from paddleseg_semi.errors import InputError
-from paddleseg_semi.models.dinov2 import DINOv2, layer_groups
+from paddleseg_semi.models import dinov2
+from paddleseg_semi.models.dinov2 import Attention, DINOv2, layer_groups
 from paddleseg_semi.models.dpt import DPT
 
 RNG = np.random.default_rng(0)
@@ -53,12 +57,14 @@ def test_crops_that_do_not_fit_are_refused():
 def test_exported_at_any_size(knobs, tmp_path):
     net = tiny(**knobs)
     export(net, str(tmp_path), [{'type': 'Normalize'}], output_op='none')
-    static = paddle.jit.load(str(tmp_path / 'model'))
+    bundle = Bundle.read(str(tmp_path / 'deploy.yaml'))
+    engines = [PaddleBackend(bundle, engine=engine) for engine in ('paddle', 'onednn')]
     net.eval()
     with paddle.no_grad():
-        for size in ((56, 70), (98, 42), (50, 64)):
+        for size in ((56, 70), (70, 70), (98, 42), (50, 64), (14, 90)):
             x = images(2, 3, *size)
-            close(static(x), net(x)[0], rtol=1e-4, atol=1e-4)
+            for engine in engines:
+                close(engine.run(x.numpy()), net(x)[0], rtol=1e-4, atol=1e-3)
     operators = (tmp_path / 'model.json').read_text()
     assert 'flash_attn' not in operators and 'softmax' in operators
 
@@ -94,6 +100,28 @@ def test_layer_decay_of_a_recipe(decay, refused, tmp_path):
         return
     rates = [group.get('learning_rate', 1) for group in build().optimizer._param_groups]
     assert sorted(set(rates)) == [0.5**5, 0.5**4, 0.5**3, 0.5**2, 0.5, 1]
+
+
+def test_fused_attention_is_the_plain_one(monkeypatch):
+    net, found = Attention(24, 3), []
+    x = images(2, 7, 24)
+    x.stop_gradient = False
+    for fused in (False, True):
+        monkeypatch.setattr(dinov2, '_is_fused', lambda _, fused=fused: fused)
+        y = net(x)
+        found.append([y, *paddle.grad((y * y).sum(), [x, net.qkv.weight])])
+    for plain, fused in zip(*found):
+        close(fused, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_onnx_at_two_sizes(tmp_path):
+    pytest.importorskip('onnxruntime')
+    pytest.importorskip('paddle2onnx')
+    for knobs in ({}, {'registers': 2}):
+        folder = tmp_path / f'{len(knobs)}'
+        export(tiny(**knobs), str(folder), [{'type': 'Normalize'}], output_op='none')
+        photos = [RNG.integers(0, 256, (height, width, 3)).astype('uint8') for height, width in ((70, 70), (50, 91))]
+        assert to_onnx(str(folder / 'deploy.yaml'), str(folder / 'onnx'), photos=photos).equal == 1
 
 
 def test_other_encoders_are_refused():
