@@ -112,6 +112,7 @@ def build_trainer(config, options, rank=0, ranks=1):
         _speed_up(method, options.cpu_threads)
     players = builder.players(method)
     sizes = builder.stream_sizes(method, split, options.repeats)
+    builder.check_crops(method, sizes)
     probe = builder.probe(method, split, options.oracle)
     parallel.broadcast(method)
 

@@ -242,10 +242,12 @@ class SemiBuilder(SegBuilder):
             if not isinstance(decay, (int, float)) or not 0 < decay <= 1 or optimizer.get('custom_cfg'):
                 raise InputError(f'optimizer.layer_decay: {decay}: give a number above 0, at most 1, and no custom_cfg '
                                  'besides.')
-            config.dic['optimizer'] = {**optimizer, 'custom_cfg': layer_groups(layer, decay)}
+            optimizer['custom_cfg'] = layer_groups(layer, decay)
+        if optimizer.get('custom_cfg'):
+            optimizer['custom_cfg'] = _trained_groups(layer, optimizer['custom_cfg'])
+        config.dic['optimizer'] = optimizer
         builder = _PlayerBuilder(config, self.comp_list)
         builder.layer = layer
-        _check_groups(layer, config.optimizer_cfg)
         try:
             return Player(layer, builder.optimizer, builder.lr_scheduler)
         except RuntimeError as error:  # as in build_component
@@ -278,6 +280,18 @@ class SemiBuilder(SegBuilder):
             logger.info(f'{count} {kind.replace("_", "-")} photos are fewer than the {wanted} of a step: '
                         f'each is in it {wanted / count:.1f} times on average, cropped anew each time.')
         return sizes
+
+    def check_crops(self, method, sizes):
+        """InputError for crops that a network of the method cannot be trained on, seen from one sample of each
+        stream: before anything is written."""
+        nets = [layer for layer in method.sublayers() if hasattr(layer, 'check_crop')]
+        for stream in {id(stream): stream for stream, _ in sizes.values()}.values() if nets else ():
+            sample = stream[0, self.seed]
+            if 'error' in sample:
+                raise InputError(sample['error'].tobytes().decode())
+            size = next(sample[key] for key in ('weak', 'img') if key in sample).shape[1:]
+            for net in nets:
+                net.check_crop(size)
 
     def probe(self, method, split, oracle=False):
         """Probe: a fixed sample of the unlabeled images; None if the method uses none.
@@ -352,15 +366,30 @@ class _PlayerBuilder(SegBuilder):
         return self.layer
 
 
-def _check_groups(layer, optimizer_cfg):
-    """An optimizer group that matches nothing is an IndexError deep in Paddle."""
-    names = [name for name, param in layer.named_parameters() if not param.stop_gradient]
-    taken, groups = set(), optimizer_cfg.get('custom_cfg') or []
+def _trained_groups(layer, groups):
+    """The groups of an optimizer without those of frozen parts.
+
+    Args:
+        layer (nn.Layer): what is trained.
+        groups (list[dict]): PaddleSeg's `custom_cfg`.
+
+    Returns:
+        list[dict]: those of which a parameter is trained.
+
+    Raises:
+        InputError: no sections with names; a name that no parameter has: an IndexError deep in Paddle.
+    """
     if not isinstance(groups, list) or not all(isinstance(group, dict) and 'name' in group for group in groups):
         raise InputError(f'optimizer.custom_cfg: {groups}: expected a list of sections with a "name".')
+    names = [name for name, param in layer.named_parameters() if not param.stop_gradient]
+    frozen = [name for name, param in layer.named_parameters() if param.stop_gradient]
+    taken, kept = set(), []
     for group in groups:
         matching = {name for name in names if str(group['name']) in name} - taken
-        if not matching:
+        if matching:
+            taken |= matching
+            kept.append(group)
+        elif not any(str(group['name']) in name for name in frozen):
             raise InputError(f'optimizer.custom_cfg: no parameter of {type(layer).__name__} has "{group["name"]}" in '
                              f'its name (or an earlier group took them). Names begin like {names[0]}, {names[-1]}.')
-        taken |= matching
+    return kept

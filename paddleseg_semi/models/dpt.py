@@ -40,6 +40,17 @@ class DPT(nn.Layer):
         if pretrained is not None:
             load_pretrained(self, pretrained)
 
+    def check_crop(self, size):
+        """InputError for height and width of crops that are no multiples of the patch size."""
+        near = self._near(size)
+        if near != list(size):
+            raise InputError(f'crops are {list(size)}: {type(self.backbone).__name__} is trained on sides that are '
+                             f'multiples of {self.backbone.patch_size}, such as {near}. Change crop_size.')
+
+    def _near(self, size):
+        patch = self.backbone.patch_size
+        return [max(int(side / patch + 0.5), 1) * patch for side in size]
+
     def forward(self, x):
         """
         Args:
@@ -48,20 +59,19 @@ class DPT(nn.Layer):
         Returns:
             list[Tensor]: one element, logits [N, C, H, W].
         """
-        patch, dynamic = self.backbone.patch_size, paddle.in_dynamic_mode()
-        size = list(x.shape[2:]) if dynamic else paddle.shape(x)[2:]
-        if dynamic:
-            grid = [max(int(side / patch + 0.5), 1) for side in size]
-            fits = [side * patch for side in grid] == size
-            if self.training and not fits:
-                raise InputError(f'crops are {size}: {type(self.backbone).__name__} is trained on sides that are '
-                                 f'multiples of {patch}, such as {[side * patch for side in grid]}. Change crop_size.')
+        patch = self.backbone.patch_size
+        if paddle.in_dynamic_mode():
+            size = list(x.shape[2:])
+            near = self._near(size)
+            grid = [side // patch for side in near]
+            if self.training:
+                self.check_crop(size)
         else:
+            size = paddle.shape(x)[2:]
             grid = paddle.clip((size.astype('float32') / patch + 0.5).astype('int32'), 1)
-            fits = False
-        if not fits:
-            wanted = [side * patch for side in grid] if dynamic else grid * patch
-            x = F.interpolate(x, wanted, mode='bilinear', align_corners=True)
+            near = grid * patch
+        if not isinstance(near, list) or near != size:
+            x = F.interpolate(x, near, mode='bilinear', align_corners=True)
         logits = self.head(self.backbone(x), grid)
         return [F.interpolate(logits, size, mode='bilinear', align_corners=True)]
 

@@ -132,6 +132,13 @@ def test_weights_of_losses(toy, refused, value):
     refused(says=['loss.coef', str(value), 'numbers'])
 
 
+def test_crops_of_a_transformer(toy, refused):
+    toy.recipe['model'] = {'type': 'DPT', 'num_classes': 3, 'backbone': {
+        'type': 'DINOv2', 'embed_dim': 16, 'depth': 4, 'num_heads': 2, 'blocks': [0, 1, 2, 3]}}
+    toy.recipe['train_dataset']['transforms'][0] = {'type': 'RandomPaddingCrop', 'crop_size': [50, 70]}
+    refused(says=['crops are [70, 50]', 'multiples of 14', '[70, 56]', 'crop_size'])
+
+
 @pytest.mark.parametrize('value', [5, 'backbone', [1], [{'lr_mult': 2}]], ids=str)
 def test_optimizer_groups(toy, refused, value):
     toy.recipe['optimizer']['custom_cfg'] = value

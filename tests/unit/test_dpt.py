@@ -11,6 +11,7 @@ from tiny import make_photos, make_recipe
 
 from paddleseg_semi.core.export import export
 from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
+from paddleseg_semi.cvlibs.builder import _trained_groups
 from paddleseg_semi.deploy.backends import PaddleBackend
 from paddleseg_semi.deploy.bundle import Bundle
 from paddleseg_semi.deploy.convert import to_onnx
@@ -100,6 +101,15 @@ def test_layer_decay_of_a_recipe(decay, refused, tmp_path):
         return
     rates = [group.get('learning_rate', 1) for group in build().optimizer._param_groups]
     assert sorted(set(rates)) == [0.5**5, 0.5**4, 0.5**3, 0.5**2, 0.5, 1]
+
+
+@pytest.mark.parametrize('name', ['backbone', 'backbone.blocks'])
+def test_groups_of_a_frozen_encoder_are_left_out(name):
+    groups = [{'name': name, 'lr_mult': 0.025}, {'name': 'output_conv', 'lr_mult': 2}]
+    assert _trained_groups(tiny(frozen=True), groups) == groups[1:]
+    assert _trained_groups(tiny(), groups) == groups
+    with pytest.raises(InputError, match='no parameter of DPT has "encoder" in its name'):
+        _trained_groups(tiny(frozen=True), [{'name': 'encoder'}])
 
 
 def test_fused_attention_is_the_plain_one(monkeypatch):
