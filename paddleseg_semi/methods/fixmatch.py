@@ -12,6 +12,7 @@ from paddleseg_semi.methods.common import (
     partner_batch,
     share,
 )
+from paddleseg_semi.models.ema import EMA
 from paddleseg_semi.transforms.mixing import gated_boxes, paste
 
 
@@ -30,6 +31,8 @@ class FixMatch(Method):
         box_ratio (Sequence[float]): range of its height over its width.
         partner (str): what is pasted: 'other', an image of a second unlabeled batch; 'reversed', of the same batch;
             'same', another crop of the image itself.
+        ema_decay (float, optional): of a teacher that makes the pseudo labels and is deployed, per update, after a
+            start with min(1 - 1 / (t + 1), ema_decay). Default: the network teaches itself.
 
     Attributes:
         views (int): strong views.
@@ -38,11 +41,23 @@ class FixMatch(Method):
     views = 1
 
     def __init__(self, task, conf_thresh=0.95, sup_weight=0.5, strong_weight=0.5, box_prob=0.5, box_area=(0.02, 0.4),
-                 box_ratio=(0.3, 3.3333), partner='other'):
+                 box_ratio=(0.3, 3.3333), partner='other', ema_decay=None):
         super().__init__(task)
         self.streams = mixing_streams(partner)
         self.conf_thresh, self.sup_weight, self.strong_weight = conf_thresh, sup_weight, strong_weight
         self.box = box_prob, box_area, box_ratio
+        self.teacher = None if ema_decay is None else EMA(self.model, ema_decay)
+
+    @property
+    def deployed(self):
+        return self.teacher.net if self.teacher else self.model
+
+    def after_update(self, clock):
+        if self.teacher:
+            self.teacher.update(self.model, clock.iter - 1)
+
+    def pseudo_label(self, img, net=None):
+        return super().pseudo_label(img, net or self.deployed)
 
     def labeled_step(self, batch, clock):
         labeled = batch['labeled']
@@ -74,11 +89,17 @@ class FixMatch(Method):
             tuple: loss terms; (pseudo labels, confidence, valid), each [N, H, W], of the unlabeled images; and of
             those that are pasted into them.
         """
-        labeled, first, second = batch['labeled'], batch['unlabeled'], partner_batch(batch)
+        labeled, first = batch['labeled'], batch['unlabeled']
+        if self.teacher:
+            own = *self.pseudo_label(first['weak']), first['valid']
+            pasted = (*self.pseudo_label(batch['mix']['weak']), batch['mix']['valid']) if 'mix' in batch else \
+                [value.flip(0) for value in own]
+            return self.labeled_term(labeled, self.model(labeled['img'])), own, pasted
+        second = partner_batch(batch)
         pasted = *self.pseudo_label(second['weak']), second['valid']                        # in eval mode
         outputs = self.model(joined(labeled['img'], first['weak']))                         # in train mode
         m = len(labeled['img'])
-        return (self.labeled_term(labeled, outputs), (*decide(outputs[0][m:]), first['valid']), pasted)
+        return self.labeled_term(labeled, outputs), (*decide(outputs[0][m:]), first['valid']), pasted
 
     def labeled_term(self, labeled, outputs):
         """The loss on labeled images, which come first in the outputs of the model."""

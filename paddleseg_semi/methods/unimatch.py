@@ -23,14 +23,16 @@ class UniMatch(FixMatch):
         feature_layer (str, optional): layer whose output is disturbed. Default: the model's `backbone`, all of its
             levels; where it has none, the input of the classifier.
         box_prob, box_area, box_ratio, partner: of CutMix, see `FixMatch`.
+        ema_decay (float, optional): of a teacher, see `FixMatch`. Default: none.
     """
 
     views = 2
 
     def __init__(self, task, conf_thresh=0.95, sup_weight=0.5, strong_weight=0.25, feature_weight=0.25,
                  feature_drop=0.5, feature_layer=None, box_prob=0.5, box_area=(0.02, 0.4), box_ratio=(0.3, 3.3333),
-                 partner='other'):
-        super().__init__(task, conf_thresh, sup_weight, strong_weight, box_prob, box_area, box_ratio, partner)
+                 partner='other', ema_decay=None):
+        super().__init__(task, conf_thresh, sup_weight, strong_weight, box_prob, box_area, box_ratio, partner,
+                         ema_decay)
         self.feature_weight, self.feature_drop = feature_weight, feature_drop
         self.fork = find_fork(self.model, task.num_classes, feature_layer)
 
@@ -40,7 +42,7 @@ class UniMatch(FixMatch):
         with Tap(self.model, *self.fork, self.disturb):
             outputs = self.model(joined(labeled['img'], first['weak']))
         m, n = len(labeled['img']), len(first['weak'])
-        own = *decide(outputs[0][m:m + n]), first['valid']
+        own = *(self.pseudo_label(first['weak']) if self.teacher else decide(outputs[0][m:m + n])), first['valid']
         loss = confident_cross_entropy(outputs[0][-n:], *own, self.conf_thresh)
         return {**self.labeled_term(labeled, outputs), 'fp': self.feature_weight * loss}, own, pasted
 

@@ -4,7 +4,6 @@ import paddle
 
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.methods.fixmatch import FixMatch
-from paddleseg_semi.models.ema import EMA
 from paddleseg_semi.models.tap import Tap, find_fork
 
 
@@ -27,28 +26,9 @@ class UniMatchV2(FixMatch):
 
     def __init__(self, task, conf_thresh=0.95, sup_weight=0.5, strong_weight=0.5, feature_layer=None, box_prob=0.5,
                  box_area=(0.02, 0.4), box_ratio=(0.3, 3.3333), partner='reversed', ema_decay=0.996):
-        super().__init__(task, conf_thresh, sup_weight, strong_weight, box_prob, box_area, box_ratio, partner)
-        self.teacher = EMA(self.model, ema_decay)
+        super().__init__(task, conf_thresh, sup_weight, strong_weight, box_prob, box_area, box_ratio, partner,
+                         ema_decay)
         self.fork = find_fork(self.model, task.num_classes, feature_layer)
-
-    @property
-    def deployed(self):
-        return self.teacher.net
-
-    def after_update(self, clock):
-        self.teacher.update(self.model, clock.iter - 1)
-
-    def pseudo_label(self, img, net=None):
-        return super().pseudo_label(img, net or self.teacher.net)
-
-    def weak_pass(self, batch):
-        labeled, first = batch['labeled'], batch['unlabeled']
-        own = *self.pseudo_label(first['weak']), first['valid']
-        if 'mix' in batch:
-            pasted = *self.pseudo_label(batch['mix']['weak']), batch['mix']['valid']
-        else:
-            pasted = [value.flip(0) for value in own]
-        return self.labeled_term(labeled, self.model(labeled['img'])), own, pasted
 
     def strong_pass(self, img, clock):
         def drop(level):

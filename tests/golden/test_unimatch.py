@@ -80,6 +80,20 @@ def test_unimatch_v2(name, case, monkeypatch):
                      None: case['loss']}, [(x, case['grad_x']), (s1, case['grad_s1']), (s2, case['grad_s2'])])
 
 
+@pytest.mark.parametrize('name, case', golden('unimatch_v2_loss*.npz'))
+def test_fixmatch_with_a_teacher(name, case, monkeypatch):
+    """The baseline of UniMatch V2: its first view alone, which then has the weight of both."""
+    x, strong = leaf(case['logits_x']), leaf(case['logits_u_s1'])
+    method = FixMatch(task(x.shape[1]), float(case['conf_thresh']), partner='reversed', ema_decay=0.996)
+    method.teacher.net.says, method.model.says = [tensor(case['logits_u_w'])], [x, strong]
+    losses, stats = play(monkeypatch, method, case, ['cutmix_box1'])
+    assert method.teacher.net.modes == [False] and method.model.modes == [True, True]
+    assert method.deployed is method.teacher.net
+    close(stats['kept'].item(), case['mask_ratio'])
+    compare(losses, {'sup': case['loss_x'] / 2, 's1': case['loss_s1'] / 2},
+            [(x, case['grad_x']), (strong, 2 * case['grad_s1'])])
+
+
 @pytest.mark.parametrize('name, case', golden('unimatch_v2_compdrop*.npz'))
 def test_complementary_dropout(name, case):
     pairs, channels = case['bernoulli'].shape

@@ -29,7 +29,8 @@ from paddleseg_semi.methods.base import Task
 NUM_CLASSES, SIZE = 3, 24
 VARIANTS = [('MeanTeacher', {}), ('MeanTeacher', {'teacher_bn': 'running'}), ('CutMixSeg', {}),
             ('CutMixSeg', {'conf_per_pixel': True, 'distance': 'kld', 'partner': 'reversed', 'conf_thresh': 0.}),
-            ('FixMatch', {'conf_thresh': 0.}), ('UniMatch', {'conf_thresh': 0.}),
+            ('FixMatch', {'conf_thresh': 0.}), ('FixMatch', {'ema_decay': 0.9, 'conf_thresh': 0.}),
+            ('UniMatch', {'conf_thresh': 0.}), ('UniMatch', {'ema_decay': 0.9, 'conf_thresh': 0.}),
             ('UniMatch', {'partner': 'reversed', 'feature_layer': 'backbone.1', 'conf_thresh': 0.}), ('UniMatchV2', {}),
             ('UniMatchV2', {'partner': 'other', 'conf_thresh': 0.}), ('CPS', {}),
             ('CPS', {'cutmix': False}), ('CPS', {'partner': 'reversed'})]
