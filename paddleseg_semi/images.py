@@ -9,6 +9,7 @@ wheels are made anew with each fix of these libraries, and fit beside PaddleSeg'
 import io
 import os
 import struct
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -20,7 +21,22 @@ MAX_PIXELS = 2**28  # 800 MB as RGB
 
 _MAX_PARTS = 1000  # of a file, besides its pixels: photos have a few dozen
 _ORIENTATION = 0x0112
+_BITS_PER_SAMPLE = 258  # of TIFF
 Image.MAX_IMAGE_PIXELS = None  # `_checked` has the limit it is given
+
+
+class Decoded(NamedTuple):
+    """A photo, and what its file says of it.
+
+    Attributes:
+        pixels (np.ndarray): uint8 [h, w, 3] RGB, or [h, w] gray; see :func:`decode`.
+        turned (bool): it is stored another way up: turned or mirrored here.
+        deep (bool): it is stored with 16 bits, of which these are the upper eight.
+    """
+
+    pixels: np.ndarray
+    turned: bool
+    deep: bool
 
 
 def read(path, channels=3, max_pixels=MAX_PIXELS):
@@ -37,7 +53,18 @@ def read(path, channels=3, max_pixels=MAX_PIXELS):
     Raises:
         InputError: what is wrong with it, behind its path.
     """
-    return _named(path, lambda data: decode(data, channels, max_pixels), 'an image')
+    return inspect(path, channels, max_pixels).pixels
+
+
+def inspect(path, channels=3, max_pixels=MAX_PIXELS):
+    """Decodes a photo, and says how it is stored.
+
+    Args: as :func:`read`.
+
+    Returns:
+        Decoded: its pixels, and what else is known.
+    """
+    return _named(path, lambda data: _decoded(data, channels, max_pixels, FORMATS), 'an image')
 
 
 def read_mask(path, max_pixels=MAX_PIXELS):
@@ -47,11 +74,14 @@ def read_mask(path, max_pixels=MAX_PIXELS):
         np.ndarray: [h, w] uint8, uint16, int32 or bool; [h, w, channels] of a file that is no mask.
 
     Raises:
-        InputError: as :func:`read`.
+        InputError: as :func:`read`; or its compression has changed the ids.
     """
     def decoded(data):
         with _opened(data, FORMATS) as image:
             check_size(*image.size, max_pixels)
+            if _is_lossy(image, data):
+                raise InputError(f'is stored as {image.format} with loss, which changes class ids along edges: export '
+                                 'it again from its source, as PNG')
             return np.asarray(image)
 
     return _named(path, decoded, 'a mask')
@@ -75,13 +105,19 @@ def decode(data, channels=3, max_pixels=MAX_PIXELS, formats=FORMATS):
     Raises:
         InputError: what is wrong with it; the file is not named.
     """
+    return _decoded(data, channels, max_pixels, formats).pixels
+
+
+def _decoded(data, channels, max_pixels, formats):
     try:
         with _opened(data, formats) as image:
             check_size(*image.size, max_pixels)
             if channels == 1:
                 image.draft('L', image.size)  # of a JPEG the brightness as it is stored; of others nothing changes
+            turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)  # first: Pillow turns a TIFF when it loads it
             image.load()
-            return np.array(_eight_bits(ImageOps.exif_transpose(image)).convert('L' if channels == 1 else 'RGB'))
+            upright = _eight_bits(ImageOps.exif_transpose(image)).convert('L' if channels == 1 else 'RGB')
+            return Decoded(np.array(upright), turned, _is_deep(image, data))
     except Exception as error:  # a damaged file can raise almost anything
         raise InputError(reason(error) if data else 'is empty') from None
 
@@ -93,16 +129,6 @@ def size_of(data, formats=FORMATS):
             return image.size
     except Exception as error:
         raise InputError(reason(error)) from None
-
-
-def is_turned(path):
-    """bool: a photo is turned or mirrored when it is read: its pixels are stored another way up. False if it cannot be
-    read."""
-    try:
-        with open(path, 'rb') as file, _opened(file.read(), FORMATS) as image:
-            return image.getexif().get(_ORIENTATION, 1) in range(2, 9)
-    except Exception:
-        return False
 
 
 def reason(error):
@@ -145,6 +171,29 @@ def _eight_bits(image):
     if image.mode in ('I', 'F'):
         raise InputError(f'has pixels of 32 bits ({image.mode}): save it with 8')
     return image
+
+
+def _is_deep(image, data):
+    if image.format == 'PNG':
+        return data[24] == 16
+    return image.format == 'TIFF' and max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) == 16
+
+
+def _is_lossy(image, data):
+    if image.format == 'WEBP':
+        return _has_lossy_frame(data)
+    return image.format in ('JPEG', 'MPO') or image.info.get('compression') in ('jpeg', 'tiff_jpeg', 'webp')
+
+
+def _has_lossy_frame(data):
+    """Whether a WebP has a chunk of pixels that is not of the lossless kind, or is an animation, which is no mask."""
+    position = 12
+    while position + 8 <= len(data):
+        kind, length = struct.unpack_from('<4sI', data, position)
+        if kind in (b'VP8 ', b'ANMF'):
+            return True
+        position += 8 + length + length % 2
+    return False
 
 
 def _check_parts(data):

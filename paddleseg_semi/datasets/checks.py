@@ -1,18 +1,19 @@
 """Is the data what the training takes it for? `quick` before step one, `full` for tools/check_data.py."""
 
-import copy
 import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from paddleseg.datasets import Dataset
 from paddleseg.utils import logger, progbar
 
-from paddleseg_semi import images
 from paddleseg_semi.datasets import lists
+from paddleseg_semi.datasets.looks import THUMBNAIL, Part, Summary
+from paddleseg_semi.datasets.twins import twins
 from paddleseg_semi.errors import InputError
+
+_FEW, _MANY = 12, 1000  # images that `quick` opens of a part; that it opens where the masks of those are suspicious
 
 
 def list_files(section):
@@ -93,12 +94,30 @@ def quick(base, split=None, val=None, train_list=None, val_list=None, name='labe
             raise InputError(problem.text)
         logger.warning(problem.text)
     for part in parts:
-        some = list(range(len(part.images)))
-        some = some[:4] + random.Random(0).sample(some[4:], min(8, len(some[4:])))
-        for k in some:
-            problems, _ = part.look(k)
-            if problems:
-                raise InputError(f'{problems[0]} tools/check_data.py finds all such files.')
+        _look_at_some(part)
+
+
+def _look_at_some(part):
+    """Opens a dozen images of a part, more if their masks are suspicious. Of unlabeled ones, a damaged one is passed
+    over, as in training."""
+    summary, damaged = Summary(part), []
+    total = range(len(part.images))
+    order = [*total[:4], *random.Random(0).sample(total[4:], len(total[4:_MANY]))]
+    for number, k in enumerate(order):
+        if number >= _FEW and not summary.suspicious:
+            break
+        problems, look = part.look(k)
+        if problems and part.name != 'unlabeled':
+            raise InputError(f'{problems[0]} tools/check_data.py finds all such files.')
+        damaged += problems
+        if look:
+            summary.add(k, look)
+    if damaged and not summary.count:
+        raise InputError(f'{damaged[0]} None of {len(damaged)} unlabeled images looked at can be used.')
+    if part.name == 'labeled' and summary.problem():
+        raise InputError(summary.problem())
+    for text in (*damaged, *filter(None, [summary.problem()]), *summary.notes()):
+        logger.warning(text)
 
 
 @dataclass
@@ -133,26 +152,54 @@ def full(base, split=None, val=None, train_list=None, val_list=None, name='label
     parts = _parts(base, split, val, train_list, val_list, name)
     for problem in _list_problems(parts, every=True):
         (report.problems if problem.fatal else report.warnings).append(problem.text)
+    thumbnails = {}
     for part in parts:
-        sizes, classes = set(), part.base.num_classes
-        pixels, presence = np.zeros(classes, 'int64'), np.zeros(classes, 'int64')
-        for problems, look in _in_parallel(part.look, len(part.images), f'Reading the {part.name} images'):
-            report.problems += problems
-            if look:
-                sizes.add(look.size)
-            if look and part.labels:
-                pixels += look.counts
-                presence += look.counts > 0
-        report.images[part.name] = len(part.images)
-        ends = sorted(sizes, key=lambda size: (size[0] * size[1], size))
-        report.sizes[part.name] = ' to '.join(f'{w}x{h}' for w, h in ends[:1] + ends[1:][-1:])
-        if part.labels:
-            report.pixels[part.name], report.presence[part.name] = pixels, presence
-    absent = np.flatnonzero(report.pixels.get('labeled', np.ones(0)) == 0).tolist()
+        thumbnails[part.name] = _look_at_all(part, report)
+    if val is not None:
+        report.warnings += _alike(parts, thumbnails)
+    absent = np.flatnonzero(report.pixels.get('labeled', np.ones(0)) == 0)
+    absent = absent[absent != base.ignore_index].tolist()
     if absent:
         report.warnings.append(f'No labeled image holds class {", ".join(map(str, absent))}: it cannot be learned. '
                                'Draw another split (tools/split_dataset.py --stratified), or check num_classes.')
     return report
+
+
+def _look_at_all(part, report):
+    """Opens all images of a part; returns their thumbnails [N, 16, 16], 0 of those that cannot be used."""
+    summary, damaged = Summary(part), []
+    small = np.zeros([len(part.images), THUMBNAIL, THUMBNAIL], 'uint8')
+    looks = _in_parallel(part.look, len(part.images), f'Reading the {part.name} images')
+    for k, (problems, look) in enumerate(looks):
+        damaged += problems
+        if look:
+            summary.add(k, look)
+            small[k] = look.thumbnail
+    forgiven = part.name == 'unlabeled' and summary.count  # training goes on with others
+    (report.warnings if forgiven else report.problems).extend(damaged)
+    if summary.problem():
+        (report.problems if part.name == 'labeled' else report.warnings).append(summary.problem())
+    report.warnings += summary.notes()
+    report.images[part.name] = len(part.images)
+    ends = sorted(summary.sizes, key=lambda size: (size[0] * size[1], size))
+    report.sizes[part.name] = ' to '.join(f'{w}x{h}' for w, h in ends[:1] + ends[1:][-1:])
+    if part.labels:
+        report.pixels[part.name], report.presence[part.name] = summary.pixels, summary.presence
+    return small
+
+
+def _alike(parts, thumbnails):
+    """Yields a line where validation photos look like training photos of another name."""
+    *training, val = parts
+    for part in training:
+        found = twins(thumbnails['val'], thumbnails[part.name])
+        names = [lists.identities(photos) for photos in ([val.images[k] for k in found],
+                                                         [part.images[k] for k in found.values()])]
+        pairs = [pair for pair, name, other in zip(found.items(), *names) if name != other]
+        if pairs:
+            k, twin = pairs[0]
+            yield (f'{len(pairs)} of {len(val.images)} validation photos look nearly the same as {part.name} photos of '
+                   f'other names, which flatters the score (first: {val.images[k]} as {part.images[twin]}).')
 
 
 def class_presence(base, positions=None):
@@ -168,7 +215,7 @@ def class_presence(base, positions=None):
     Raises:
         InputError: the first image or mask that cannot be used.
     """
-    parts = _parts(base) if positions is None else [_listed('labeled', base, positions, None)]
+    parts = _parts(base) if positions is None else [Part.listed('labeled', base, positions, None)]
     for problem in _list_problems(parts):
         raise InputError(problem.text)
     rows = []
@@ -185,69 +232,15 @@ class _Problem:
     fatal: bool = True
 
 
-@dataclass
-class _Look:
-    """What one image is: size (width, height); counts [C] int64, pixels of each class, None without mask."""
-    size: tuple
-    counts: np.ndarray = None
-
-
-@dataclass
-class _Part:
-    """Images of one use: 'labeled', 'boundary', 'val'; without labels (masks stay untouched) 'unlabeled', 'tagged'."""
-    name: str
-    base: Dataset
-    images: list
-    labels: list = None
-    positions: list = None  # in base.file_list
-    list_file: str = None
-
-    def where(self, k):
-        """'file:line: ' of image k. PaddleSeg takes no blank lines, so a position is a line."""
-        return f'{self.list_file}:{self.positions[k] + 1}: ' if self.list_file and self.positions is not None else ''
-
-    def look(self, k):
-        """Opens image k and its mask: (list[str] of problems, _Look or None). Says nothing of missing files."""
-        image = self.images[k]
-        if not all(map(os.path.exists, (image, *(self.labels or ())[k:k + 1]))):
-            return [], None
-        try:
-            if self.labels and _decodes_itself(self.base):
-                size, mask = _own_decoding(self.base, self.positions[k])
-            else:
-                # All of it is decoded: a truncated file shows only then.
-                size = images.read(image).shape[1::-1]
-                mask = self.labels and images.read_mask(self.labels[k])
-        except Exception as error:  # data sets raise all kinds
-            text = str(error) if isinstance(error, InputError) else f'{image}: cannot be read ({error}).'
-            return [f'{self.where(k)}{text} Replace the file or remove its line.'], None
-        if not self.labels:
-            return [], _Look(size)
-        problem = _mask_problem(mask, size, image, self.labels[k], self.base)
-        if problem:
-            return [self.where(k) + problem], None
-        known = mask[mask < self.base.num_classes]
-        return [], _Look(size, np.bincount(known[known >= 0].astype('int64'), minlength=self.base.num_classes))
-
-
 def _parts(base, split=None, val=None, train_list=None, val_list=None, name='labeled'):
     """That of `base` first."""
     positions = range(len(base.file_list)) if split is None else split.labeled
-    parts = [_listed(name, base, positions, train_list)]
+    parts = [Part.listed(name, base, positions, train_list)]
     if split is not None:
-        parts.append(_Part('unlabeled', base, split.unlabeled))
+        parts.append(Part('unlabeled', base, split.unlabeled))
     if val is not None:
-        parts.append(_listed('val', val, range(len(val.file_list)), val_list))
+        parts.append(Part.listed('val', val, range(len(val.file_list)), val_list))
     return parts
-
-
-def _listed(name, base, positions, list_file):
-    items = [base.file_list[i] for i in positions]
-    labels = None if name == 'tagged' else [item[1] for item in items]
-    if labels and None in labels:
-        raise InputError(f'{list_file or name}: has no mask for {items[labels.index(None)][0]}. Write "image label" '
-                         'per line (of a data set in mode "train" or "val").')
-    return _Part(name, base, [item[0] for item in items], labels, positions, list_file)
 
 
 def _list_problems(parts, every=False):
@@ -299,40 +292,6 @@ def _missing(part):
                 folders[folder] = set(os.listdir(folder or '.')) if os.path.isdir(folder or '.') else ()
             if name not in folders[folder]:
                 yield k, path
-
-
-def _decodes_itself(base):
-    """Whether a data set changes its masks while reading (ADE20K subtracts 1): then its own reading is looked at."""
-    return hasattr(base, 'transforms') and type(base).__getitem__ is not Dataset.__getitem__
-
-
-def _own_decoding(base, position):
-    """(width, height) and mask [H, W] as the data set reads them, without its transforms."""
-    plain = copy.copy(base)
-    plain.transforms = copy.copy(base.transforms)
-    plain.transforms.transforms = []
-    sample = plain[position]
-    return sample['img'].shape[:0:-1], np.asarray(sample['label']).squeeze()
-
-
-def _mask_problem(mask, size, image, label, base):
-    if mask.ndim != 2:
-        return (f'{label}: is an RGB mask ({"x".join(map(str, mask.shape))}). Masks hold one class id per pixel: '
-                'convert the colors to ids and save a grayscale or palette PNG.')
-    if mask.dtype == bool:
-        return (f'{label}: has 1 bit per pixel, with which transforms of PaddleSeg fail. Save it as a grayscale or '
-                'palette PNG of 8 bits.')
-    if mask.shape[::-1] != size:
-        return (f'{image} is {size[0]}x{size[1]}, but its mask {label} is {mask.shape[1]}x{mask.shape[0]}. '
-                'Give both the same size.')
-    values = np.flatnonzero(np.bincount(mask.ravel())) if mask.dtype == 'uint8' else np.unique(mask)
-    foreign = values[(values != base.ignore_index) & ((values < 0) | (values >= base.num_classes))]
-    if len(foreign):
-        hint = 'Is it saved as 0 and 255 instead of 0 and 1?' if set(values.tolist()) == {0, 255} else \
-            'Is it a colored or RGB mask saved as gray, or does num_classes leave out the background?'
-        return (f'{label}: has label {foreign[0]}, but num_classes is {base.num_classes} and ignore_index '
-                f'{base.ignore_index}. {hint}')
-    return None
 
 
 def _in_parallel(function, count, what):

@@ -68,7 +68,7 @@ def test_orientation(form, orientation, tmp_path):
     if form == 'JPEG':  # of others OpenCV does not look at it
         np.testing.assert_array_equal(images.decode(data), by_opencv(data))
     (tmp_path / 'photo').write_bytes(data)
-    assert images.is_turned(tmp_path / 'photo') == (orientation > 1)
+    assert images.inspect(tmp_path / 'photo').turned == (orientation > 1)
 
 
 def chunk(kind, body=b''):

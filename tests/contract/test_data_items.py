@@ -1,0 +1,213 @@
+"""Data that look right and are not: each kind is refused, warned of, or trained on as meant."""
+
+import os
+
+import cv2
+import numpy as np
+import pytest
+from paddleseg.datasets import Dataset
+from PIL import Image
+
+from paddleseg_semi import images
+from paddleseg_semi.datasets import checks
+from paddleseg_semi.datasets.split import Split
+from paddleseg_semi.datasets.twins import twins
+from paddleseg_semi.errors import InputError
+
+RNG = np.random.default_rng(0)
+SIZE = 24, 32  # height, width
+
+
+class Data:
+    """8 training and 3 validation images with masks of 3 classes, to be changed at will."""
+
+    def __init__(self, root):
+        self.root = root
+        for folder in ('images', 'labels'):
+            os.makedirs(root / folder)
+        for i in range(11):
+            Image.fromarray(self.photo()).save(self.image(i))
+            self.draw(i, RNG.choice([0, 1, 2, 255], SIZE))
+        for name, numbers in (('train', range(8)), ('val', range(8, 11))):
+            self.write_list(name, numbers)
+
+    def photo(self):
+        return cv2.resize(RNG.integers(0, 256, (5, 6, 3), 'uint8'), SIZE[::-1])
+
+    def image(self, i, suffix='.jpg'):
+        return self.root / f'images/{i}{suffix}'
+
+    def mask(self, i, suffix='.png'):
+        return self.root / f'labels/{i}{suffix}'
+
+    def draw(self, i, mask):
+        Image.fromarray(np.asarray(mask, 'uint8')).save(self.mask(i))
+
+    def write_list(self, name, numbers, image='.jpg', mask='.png'):
+        lines = [f'{self.image(i, image)} {self.mask(i, mask)}\n' for i in numbers]
+        (self.root / f'{name}.txt').write_text(''.join(lines))
+
+    def base(self, mode='train', num_classes=3, **options):
+        return Dataset(mode, str(self.root), [], num_classes, **{f'{mode}_path': f'{self.root}/{mode}.txt'}, **options)
+
+    def report(self, **options):
+        return checks.full(self.base(**options), val=self.base('val', **options))
+
+
+@pytest.fixture
+def data(tmp_path):
+    return Data(tmp_path)
+
+
+@pytest.fixture
+def warned(monkeypatch):
+    """What was logged as a warning."""
+    lines = []
+    monkeypatch.setattr(checks.logger, 'warning', lines.append)
+    return lines
+
+
+def one(lines, *words):
+    """The only line that has all of the words."""
+    found = [line for line in lines if all(word in line for word in words)]
+    assert len(found) == 1 and '\n' not in found[0], lines
+    return found[0]
+
+
+# 2. Photos that are turned when they are read
+
+@pytest.mark.parametrize('orientation', range(2, 9))
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif', '.webp'])
+def test_2_turned_photos(data, warned, orientation, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for i in (1, 2, 9):
+        square = cv2.resize(data.photo(), (24, 24))
+        Image.fromarray(square).save(data.image(i, suffix), exif=exif)
+        data.draw(i, RNG.choice([0, 1, 2], (24, 24)))
+        os.replace(data.image(i, suffix), data.image(i))  # whatever its name
+    report = data.report()
+    assert not report.problems
+    one(report.warnings, '2 labeled photos are turned', str(data.image(1)), 'upright')
+    one(report.warnings, '1 val photo is turned', str(data.image(9)))
+    checks.quick(data.base(), val=data.base('val'))
+    one(warned, '2 labeled photos are turned')
+
+
+def test_2_says_nothing_of_others(data):
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    Image.fromarray(data.photo()).save(data.image(0), exif=exif)
+    exif[0x0112] = 3
+    Image.fromarray(data.photo()).save(data.image(5), exif=exif)  # unlabeled: no mask to be upside down
+    base = data.base()
+    report = checks.full(base, Split([0, 1, 2], [base.file_list[i][0] for i in range(3, 8)], '', ''))
+    assert not any('turned' in line for line in report.warnings)
+
+
+# 3. Masks that were stored with loss
+
+@pytest.mark.parametrize('suffix, options', [('.jpg', {'quality': 90}), ('.jpg', {'quality': 100}),
+                                             ('.webp', {'quality': 90}), ('.tif', {'compression': 'jpeg'})])
+@pytest.mark.parametrize('values', [[0, 1], [0, 1, 2]])
+def test_3_lossy_masks(data, suffix, options, values):
+    for i in range(11):
+        mask = Image.fromarray(RNG.choice(values, SIZE).astype('uint8'))
+        mask.save(data.mask(i, suffix), **options)
+        os.replace(data.mask(i, suffix), data.mask(i))
+    with pytest.raises(InputError, match=r'labels/0\.png: .*with loss.* as PNG'):
+        checks.quick(data.base())
+    report = data.report(num_classes=256)
+    assert len(report.problems) == 11 and all('with loss' in line for line in report.problems)
+    with pytest.raises(InputError, match='with loss'):
+        images.read_mask(data.mask(0))
+
+
+@pytest.mark.parametrize('suffix, options', [('.png', {}), ('.bmp', {}), ('.tif', {}),
+                                             ('.tif', {'compression': 'tiff_lzw'}),
+                                             ('.tif', {'compression': 'tiff_adobe_deflate'})])
+def test_3_others_are_read(data, suffix, options):
+    mask = RNG.choice([0, 1, 2, 255], SIZE).astype('uint8')
+    Image.fromarray(mask).save(data.mask(0, suffix), **options)
+    np.testing.assert_array_equal(images.read_mask(data.mask(0, suffix)), mask)
+
+
+# 7. Masks of 0 and 255
+
+@pytest.mark.parametrize('num_classes', [2, 3, 21])
+def test_7_masks_of_0_and_255(data, warned, num_classes):
+    for i in range(11):
+        data.draw(i, RNG.choice([0, 255], SIZE))
+    with pytest.raises(InputError, match='0 and 255 instead of 0 and 1'):
+        checks.quick(data.base(num_classes=num_classes))
+    report = data.report(num_classes=num_classes)
+    one(report.problems, '0 and 255 instead of 0 and 1', '(8, the labeled part)')
+    one(report.warnings, '0 and 255 instead of 0 and 1', '(3, the val part)')
+
+
+def test_7_one_object_is_enough(tmp_path, warned):
+    """The dozen that is opened at first shows none: others are looked at before anything is refused."""
+    data = Data(tmp_path)
+    for i in range(11, 40):
+        Image.fromarray(data.photo()).save(data.image(i))
+    for i in range(40):
+        data.draw(i, RNG.choice([0, 255], SIZE))
+    data.write_list('train', [*range(8), *range(11, 40)])
+    with pytest.raises(InputError, match=r'\(37, the labeled part\)'):
+        checks.quick(data.base(num_classes=2))
+    data.draw(35, np.ones(SIZE))
+    checks.quick(data.base(num_classes=2))
+    assert not warned
+
+
+# 8. Photos of 16 bits, of which only the lower ones are used
+
+@pytest.mark.parametrize('shape', [SIZE, (*SIZE, 3)])
+@pytest.mark.parametrize('bits', [8, 10, 12, 14, 16])
+@pytest.mark.parametrize('suffix', ['.png', '.tif'])
+def test_8_bits_of_photos(data, warned, shape, bits, suffix):
+    for i in range(8):
+        cv2.imwrite(str(data.image(i, suffix)), RNG.integers(0, 2**bits, shape).astype('uint16'))
+    data.write_list('train', range(8), suffix)
+    report = data.report()
+    assert not report.problems
+    if bits == 16:
+        assert not any('16 bits' in line for line in report.warnings)
+    else:
+        one(report.warnings, '8 labeled photos of 16 bits', str(data.image(0, suffix)), 'Save them with 8 bits')
+        checks.quick(data.base())
+        one(warned, '8 labeled photos of 16 bits')
+
+
+# 9. Masks that say nothing
+
+def test_9_all_void(data, warned):
+    for i in range(8):
+        data.draw(i, np.full(SIZE, 255))
+    report = data.report()
+    assert not report.problems
+    one(report.warnings, 'All 8 masks', 'labeled part', 'ignore_index (255) alone')
+    checks.quick(data.base())
+    one(warned, 'All 8 masks')
+    data.draw(3, np.ones(SIZE))
+    assert not any('alone' in line for line in data.report().warnings)
+
+
+# Near-duplicates
+
+def test_twins(data):
+    photo = Image.open(data.image(2))
+    photo.resize((64, 48)).save(data.image(9), quality=40)
+    data.draw(9, np.zeros((48, 64)))
+    one(data.report().warnings, '1 of 3 validation photos look nearly the same as labeled', str(data.image(9)),
+        str(data.image(2)))
+
+
+def test_twins_among_many():
+    photos = RNG.integers(0, 256, (9000, 16, 16), 'uint8')
+    others = RNG.integers(0, 256, (5000, 16, 16), 'uint8')
+    others[4999], others[7], others[8] = photos[8990] // 2 + 20, photos[3], 77
+    photos[11] = 77  # flat ones are not alike
+    assert twins(others, photos) == {4999: 8990, 7: 3}
+    assert twins(photos, others) == {8990: 4999, 3: 7}
+    assert twins(photos[:0], others) == twins(photos, others[:0]) == {}
