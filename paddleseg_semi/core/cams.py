@@ -15,8 +15,9 @@ def cams(model, image, tags, normalize, scales=SCALES, flip=True):
     """Class activation maps of an image, added up over scales and its mirror image.
 
     Args:
-        model (nn.Layer): has `class_maps`: [1, 3, H, W] float32 → [1, C-1, h, w], one map per class without background.
-        image (np.ndarray): [H, W, 3] uint8, RGB.
+        model (nn.Layer): has `class_maps`: [1, 3, H, W] float32 (gray: [1, 1, H, W]) → [1, C-1, h, w], one map per
+            class without background.
+        image (np.ndarray): [H, W, 3] uint8, RGB; or [H, W], gray.
         tags (np.ndarray): [C-1] of 0 and 1, the classes it shows.
         normalize (Callable): the recipe's `Normalize`.
         scales (Sequence[float], optional): of its sides. Default: 0.5, 1, 1.5 and 2.
@@ -36,7 +37,7 @@ def cams(model, image, tags, normalize, scales=SCALES, flip=True):
         for scale in scales:
             size = [max(round(side * scale), 1) for side in (width, height)]
             view = np.asarray(Image.fromarray(image).resize(size, Image.BICUBIC), 'float32')
-            view = normalize({'img': view})['img'].transpose(2, 0, 1)[None]
+            view = np.atleast_3d(normalize({'img': view})['img']).transpose(2, 0, 1)[None]
             for step in (1, -1)[:1 + flip]:
                 maps = model.class_maps(paddle.to_tensor(np.ascontiguousarray(view[..., ::step]), 'float32'))
                 maps = F.interpolate(maps.gather(columns, axis=1), [height, width], mode='bilinear')

@@ -155,12 +155,22 @@ class SemiBuilder(SegBuilder):
         """The cheap checks of the data, before anything is trained."""
         val = self.val_dataset if self.config.val_dataset_cfg else None
         self.config.classes(self.train_dataset.num_classes)
+        self._check_channels()
         checks.quick(self.train_dataset, split, val, self._train_list, self._val_list,
                      name='labeled' if self.config.opens_masks else 'tagged')
         if self.boundary:
             checks.quick(self.boundary, train_list=self._train_list, name='boundary')
         for extra in self.extra_labeled:
             checks.quick(extra, val=val, train_list=extra.list_file)
+
+    def _check_channels(self):
+        """PaddleSeg looks at this only where `img_channels` is said."""
+        model, channels = self.config.model_cfg, self.train_dataset.transforms.img_channels
+        backbone = model.get('backbone')
+        taken = (backbone if isinstance(backbone, dict) else {}).get('in_channels', model.get('in_channels'))
+        if taken not in (None, channels):
+            raise InputError(f'model: in_channels is {taken}, but images of train_dataset have {channels} channels. '
+                             'Set img_channels of train_dataset and val_dataset, or in_channels of the model.')
 
     @property
     def labeled_digest(self):
@@ -198,7 +208,8 @@ class SemiBuilder(SegBuilder):
         cfg = dict(self.config.dic['method'])
         finish = split_at_normalize(base.transforms.transforms)[1][:1]
         looks = {key: tuple(getattr(op, key)) for op in finish for key in ('mean', 'std')}
-        task = Task(self.new_model, self.loss, base.num_classes, base.ignore_index, **looks)
+        task = Task(self.new_model, self.loss, base.num_classes, base.ignore_index, **looks,
+                    img_channels=base.transforms.img_channels)
         method_class = METHODS[cfg.pop('type')]
         method = self.build_component_impl(method_class, task, **{
             key: self.build_component(value) if self.is_meta_type(value) else value for key, value in cfg.items()})

@@ -21,6 +21,7 @@ class Task(NamedTuple):
         num_classes (int): C.
         ignore_index (int): the label that counts nowhere.
         mean, std (tuple[float]): of the recipe's `Normalize`; images are (RGB / 255 - mean) / std.
+        img_channels (int): of the images, 1 or 3.
     """
 
     new_model: Callable
@@ -29,6 +30,7 @@ class Task(NamedTuple):
     ignore_index: int = 255
     mean: tuple = (0.5, 0.5, 0.5)
     std: tuple = (0.5, 0.5, 0.5)
+    img_channels: int = 3
 
 
 class Method(nn.Layer):

@@ -78,9 +78,10 @@ class U2PL(Method):
         for key, value, known in (('mix', mix, MIXES), ('partner', partner, PARTNERS)):
             if value not in known:
                 raise InputError(f'method.{key}: {value}: give one of {", ".join(known)}.{nearest(value, known)}')
-        self.feature_layer = feature_layer or find_classifier(self.model, task.num_classes)
+        probe = new_probe(channels=task.img_channels)
+        self.feature_layer = feature_layer or find_classifier(self.model, task.num_classes, probe)
         with evaluating(self.model), paddle.no_grad(), Tap(self.model, self.feature_layer) as tap:
-            self.model(new_probe())
+            self.model(probe)
         self.projector = Projector(tap.value.shape[1], rep_channels, rep_channels)
         self.teacher = EMA(self._student(), ema_decay, buffers='own')
         self.bank = Bank([bank_first] + [bank_size] * (task.num_classes - 1), rep_channels)

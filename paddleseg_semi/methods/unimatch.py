@@ -6,7 +6,7 @@ import paddle.nn.functional as F
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.methods.common import confident_cross_entropy, decide, joined, partner_batch
 from paddleseg_semi.methods.fixmatch import FixMatch
-from paddleseg_semi.models.tap import Tap, find_fork
+from paddleseg_semi.models.tap import Tap, find_fork, new_probe
 
 
 @METHODS.add_component
@@ -34,7 +34,7 @@ class UniMatch(FixMatch):
         super().__init__(task, conf_thresh, sup_weight, strong_weight, box_prob, box_area, box_ratio, partner,
                          ema_decay)
         self.feature_weight, self.feature_drop = feature_weight, feature_drop
-        self.fork = find_fork(self.model, task.num_classes, feature_layer)
+        self.fork = find_fork(self.model, task.num_classes, feature_layer, new_probe(channels=task.img_channels))
 
     def weak_pass(self, batch):
         labeled, first, second = batch['labeled'], batch['unlabeled'], partner_batch(batch)

@@ -4,7 +4,7 @@ import paddle
 
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.methods.fixmatch import FixMatch
-from paddleseg_semi.models.tap import Tap, find_fork
+from paddleseg_semi.models.tap import Tap, find_fork, new_probe
 
 
 @METHODS.add_component
@@ -28,7 +28,7 @@ class UniMatchV2(FixMatch):
                  box_area=(0.02, 0.4), box_ratio=(0.3, 3.3333), partner='reversed', ema_decay=0.996):
         super().__init__(task, conf_thresh, sup_weight, strong_weight, box_prob, box_area, box_ratio, partner,
                          ema_decay)
-        self.fork = find_fork(self.model, task.num_classes, feature_layer)
+        self.fork = find_fork(self.model, task.num_classes, feature_layer, new_probe(channels=task.img_channels))
 
     def strong_pass(self, img, clock):
         def drop(level):

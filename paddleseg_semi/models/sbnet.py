@@ -111,13 +111,14 @@ class Seam(nn.Layer):
     def forward(self, x, features, last):
         """
         Args:
-            x (Tensor): [N, 3, H, W], the image.
+            x (Tensor): [N, 3, H, W], the image; of a gray one, [N, 1, H, W], the channel counts three times.
             features (list[Tensor]): to be compared; they get no gradient.
             last (Tensor): [N, channels, h, w], to be classified.
 
         Returns:
             tuple[Tensor]: maps and refined maps, [N, C, h, w].
         """
+        x = paddle.concat([x, x, x], axis=1) if x.shape[1] == 1 else x
         cam = self.classifier(self.dropout(last))
         size = paddle.shape(cam)[2:]
         reduced = [resize(F.relu(conv(feature.detach())), size) for conv, feature in zip(self.reduce, features)]

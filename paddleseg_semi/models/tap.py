@@ -57,17 +57,18 @@ class Tap:
         return self.edit(value) if self.edit else value
 
 
-def new_probe(size=128):
+def new_probe(size=128, channels=3):
     """Noise for a look inside a network.
 
     Args:
         size (int, optional): height and width. Default: 128.
+        channels (int, optional): C, of its images. Default: 3.
 
     Returns:
-        Tensor: [2, 3, size, size] float32, always the same, whatever the state of the device's generator. (With one
+        Tensor: [2, C, size, size] float32, always the same, whatever the state of the device's generator. (With one
             image, batches of different sizes would pass as broadcasting.)
     """
-    return paddle.to_tensor(np.random.default_rng(0).standard_normal((2, 3, size, size), 'float32'))
+    return paddle.to_tensor(np.random.default_rng(0).standard_normal((2, channels, size, size), 'float32'))
 
 
 def find_classifier(model, num_classes, probe=None):
@@ -77,7 +78,7 @@ def find_classifier(model, num_classes, probe=None):
     Args:
         model (nn.Layer): a PaddleSeg model.
         num_classes (int): channels of its output.
-        probe (Tensor, optional): [N, 3, H, W], any image. Default: :func:`new_probe`.
+        probe (Tensor, optional): [N, C, H, W], any image. Default: :func:`new_probe`.
 
     Returns:
         str: name of the layer, for :class:`Tap`.
@@ -114,7 +115,7 @@ def find_fork(model, num_classes, layer=None, probe=None):
         num_classes (int): channels of its output.
         layer (str, optional): the layer whose output is to be doubled. Default: `backbone`; if the model has none, or
             cannot go on from there, the input of the classifier.
-        probe (Tensor, optional): [N, 3, H, W], any images, N at least 2. Default: :func:`new_probe`.
+        probe (Tensor, optional): [N, C, H, W], any images, N at least 2. Default: :func:`new_probe`.
 
     Returns:
         tuple[str, str]: layer and side, for :class:`Tap`.

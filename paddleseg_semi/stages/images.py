@@ -41,9 +41,9 @@ def each(work, items, threads=1):
     parallel.barrier()
 
 
-def read_image(path):
-    """np.ndarray: [h, w, 3] uint8 RGB; InputError when it cannot be read."""
-    return images.read(path)
+def read_image(path, channels=3):
+    """np.ndarray: [h, w, 3] uint8 RGB, or [h, w] gray; InputError when it cannot be read."""
+    return images.read(path, channels)
 
 
 def read_mask(path, size=None):

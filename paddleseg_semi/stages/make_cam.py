@@ -45,7 +45,7 @@ class MakeCam:
         logger.info(f'Class activation maps of {len(items)} images by {run.weights}')
 
         def work(item):
-            image = read_image(item[1])
+            image = read_image(item[1], run.channels)
             maps = cams(network, image, tags[item[1]], run.normalize, self.scales, self.flip)
             write_maps(item[2], list(maps), np.stack(list(maps.values())).clip(0))
 

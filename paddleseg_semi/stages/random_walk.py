@@ -11,7 +11,7 @@ from paddleseg_semi.core.crf import dense_crf
 from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.datasets.extra import read_list
 from paddleseg_semi.errors import InputError
-from paddleseg_semi.stages.images import each, finish, name_of, read_fitting_maps, show_mask
+from paddleseg_semi.stages.images import each, finish, name_of, read_fitting_maps, read_image, show_mask
 from paddleseg_semi.stages.trained import TrainedRun
 
 
@@ -54,8 +54,9 @@ class RandomWalk:
 
         def work(item):
             maps, image, mask = item
+            seen = read_image(image, run.channels).astype('float32')
             (classes, maps), image = read_fitting_maps(maps, image)
-            img = run.normalize({'img': image.astype('float32')})['img'].transpose(2, 0, 1)
+            img = np.atleast_3d(run.normalize({'img': seen})['img']).transpose(2, 0, 1)
             scores = walk.refine(network, img, maps, **self.options, **self._radius(run))
             if self.crf:
                 scores = dense_crf(scores, image, iters=self.crf)

@@ -44,8 +44,13 @@ class TrainedRun:
         return model
 
     @property
+    def channels(self):
+        """int: of its images, 1 or 3."""
+        return self.builder.train_dataset.transforms.img_channels
+
+    @property
     def normalize(self):
-        """Callable: the `Normalize` of its training; what it takes and gives is {'img': [H, W, 3] float32}."""
+        """Callable: the `Normalize` of its training; it takes and gives {'img': float32 [H, W, 3] or [H, W]}."""
         return next(iter(split_at_normalize(self.builder.train_dataset.transforms.transforms)[1]), dict)
 
     def names(self, images):

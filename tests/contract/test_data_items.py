@@ -1,18 +1,25 @@
 """Data that look right and are not: each kind is refused, warned of, or trained on as meant."""
 
+import copy
 import os
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 from paddleseg.datasets import Dataset
 from PIL import Image
 
 from paddleseg_semi import images
+from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets import checks
 from paddleseg_semi.datasets.split import Split
 from paddleseg_semi.datasets.twins import twins
 from paddleseg_semi.errors import InputError
+
+from . import test_weak_pipeline
+from .conftest import HALF, RECIPE
+from .test_sbnet import tagged  # noqa: F401  a fixture
 
 RNG = np.random.default_rng(0)
 SIZE = 24, 32  # height, width
@@ -211,3 +218,58 @@ def test_twins_among_many():
     assert twins(others, photos) == {4999: 8990, 7: 3}
     assert twins(photos, others) == {8990: 4999, 3: 7}
     assert twins(photos[:0], others) == twins(photos, others[:0]) == {}
+
+
+# 5. Gray images
+
+def gray(recipe):
+    """The recipe for images of one channel."""
+    for name in ('train_dataset', 'val_dataset'):
+        if recipe.get(name):
+            recipe[name]['img_channels'] = 1
+    for op in recipe['train_dataset']['transforms']:
+        if op['type'] == 'RandomDistort':
+            op.update(saturation_prob=0, hue_prob=0)
+    recipe['model']['backbone']['in_channels'] = 1
+
+
+@pytest.mark.parametrize('method', sorted(
+    name for name, method in METHODS.components_dict.items() if 'labeled' in method.streams.values()))
+def test_5_gray_images(shared_toy, method, capfd):
+    toy = shared_toy
+    toy.recipe = copy.deepcopy(RECIPE)
+    toy.recipe.pop('method')
+    toy.recipe.update(iters=2)
+    gray(toy.recipe)
+    flags = ['--method', method, '--do_eval', '--save_dir', f'run_{method}']
+    assert toy.train(*flags, *([] if method == 'Supervised' else HALF)) == 0, capfd.readouterr().err
+
+
+def test_5_channels_that_do_not_fit(toy, refused):
+    gray(toy.recipe)
+    toy.recipe['model']['backbone']['in_channels'] = 3
+    refused(says=['in_channels'])
+    toy.recipe['model']['backbone']['in_channels'] = 1
+    for name in ('train_dataset', 'val_dataset'):
+        toy.recipe[name].pop('img_channels')
+    refused(says=['in_channels'])
+
+
+def test_5_gray_images_with_tags(toy):
+    """From tags over maps and random walks to masks."""
+    tags = (f'images/{i:02d}.jpg {1 + i % 2}\n' for i in range(15))
+    (toy.folder / 'data/tags.txt').write_text(''.join(tags))
+    flags = test_weak_pipeline.flags(toy)
+    for name in ('localizer', 'affinity'):
+        recipe = yaml.safe_load((toy.folder / f'{name}.yml').read_text())
+        gray(recipe)
+        test_weak_pipeline.write(toy, name, recipe)
+    assert toy.call('pipeline', *flags) == 0
+    assert len(list((toy.folder / 'run/walk/masks').rglob('*.png'))) == 12
+
+
+def test_5_gray_images_with_boundaries(tagged):  # noqa: F811
+    tagged.recipe['semi']['boundary'] = 'maps'
+    tagged.recipe['model'] = copy.deepcopy(tagged.recipe['model'])
+    gray(tagged.recipe)
+    assert tagged.train('--do_eval', '--learning_rate', 0.01) == 0
