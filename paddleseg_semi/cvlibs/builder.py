@@ -15,7 +15,7 @@ from paddleseg_semi.core.checkpoint import find_weights
 from paddleseg_semi.core.probe import Probe
 from paddleseg_semi.core.trainer import Player
 from paddleseg_semi.cvlibs.manager import METHODS
-from paddleseg_semi.datasets import checks, holdout, lists
+from paddleseg_semi.datasets import checks, fills, holdout, lists
 from paddleseg_semi.datasets.extra import ExtraLabeled, Joined
 from paddleseg_semi.datasets.split import Split
 from paddleseg_semi.datasets.streams import (
@@ -156,12 +156,23 @@ class SemiBuilder(SegBuilder):
         val = self.val_dataset if self.config.val_dataset_cfg else None
         self.config.classes(self.train_dataset.num_classes)
         self._check_channels()
+        self._check_fills()
         checks.quick(self.train_dataset, split, val, self._train_list, self._val_list,
                      name='labeled' if self.config.opens_masks else 'tagged')
         if self.boundary:
             checks.quick(self.boundary, train_list=self._train_list, name='boundary')
         for extra in self.extra_labeled:
             checks.quick(extra, val=val, train_list=extra.list_file)
+
+    def _check_fills(self):
+        base, semi = self.train_dataset, self.config.semi_cfg
+        if self.config.opens_masks:
+            fills.check(base.transforms.transforms, 'train_dataset.transforms', base)
+        if self.extra_labeled:
+            weak, strong = self._unlabeled_transforms()
+            said = 'semi.unlabeled' if (semi.get('unlabeled') or {}).get('weak') else 'train_dataset.transforms'
+            fills.check(weak, f'{said} (for semi.extra_labeled)', base)
+            fills.check(strong, 'semi.unlabeled.strong (for semi.extra_labeled)', base)
 
     def _check_channels(self):
         """PaddleSeg looks at this only where `img_channels` is said."""

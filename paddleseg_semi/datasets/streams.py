@@ -16,6 +16,7 @@ import paddle
 from paddle.base.multiprocess_utils import _cleanup_mmap
 
 from paddleseg_semi import images
+from paddleseg_semi.datasets import fills
 from paddleseg_semi.datasets.maps import CELL, read_maps, sure_labels
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.transforms.boundary import boundary_maps
@@ -124,13 +125,20 @@ class LabeledStream(_Stream):
                              f'{list(label.shape)}. Give both the same size, and the mask one class id per pixel.')
         foreign = (label != self.base.ignore_index) & ((label < 0) | (label >= self.base.num_classes))
         if foreign.any():
-            raise InputError(f'{self.base.file_list[self.positions[index]][1]}: label {label[foreign][0]}, but '
-                             f'num_classes is {self.base.num_classes} and ignore_index {self.base.ignore_index}. '
-                             'Is it an RGB mask? tools/check_data.py lists all such files.')
+            raise InputError(self._explain_label(index, label[foreign][0]))
         kept = {'img': sample['img'], 'label': label}
         if 'edge' in sample:
             kept['edge'] = np.asarray(sample['edge'], 'int64')
         return kept
+
+    def _explain_label(self, index, label):
+        mask = self.base.file_list[self.positions[index]][1]
+        stored = (images.read_mask(mask) == label).any()
+        return (f'{mask}: label {label}, but num_classes is {self.base.num_classes} and ignore_index '
+                f'{self.base.ignore_index}. ' + (
+                    'Is it an RGB mask? tools/check_data.py lists all such files.' if stored else
+                    'It is not in the file: a transform has put it there. Does one fill with another value than '
+                    'ignore_index, or blend labels?'))
 
     def _explain(self, index, error):
         image, mask = self.base.file_list[self.positions[index]][:2]
@@ -160,6 +168,8 @@ class UnlabeledStream(_Stream):
         self.files, self.strong, self.channels, self.masks = files, list(strong), channels, masks
         self.views = views or bool(strong)
         self.shared, self.finish = split_at_normalize(weak)
+        taken = {fills.fill_of(op)[1] for op in weak}
+        self.mark = next(value for value in range(256) if value not in taken)
 
     def __len__(self):
         return len(self.files)
@@ -169,8 +179,8 @@ class UnlabeledStream(_Stream):
 
     def _read(self, index, seed):
         img = _read_image(self.files[index], self.channels)
-        # PaddleSeg's transforms fill the masks they pad with ignore_index: an empty mask shows where that happened.
-        data = {'img': img, 'label': np.zeros(img.shape[:2], 'uint8'),
+        # Transforms fill the masks they pad: one that holds another value everywhere shows where that happened.
+        data = {'img': img, 'label': np.full(img.shape[:2], self.mark, 'uint8'),
                 'trans_info': [], 'gt_fields': ['label']}
         if self.masks:
             data['truth'] = _read_mask(self.masks[self.files[index]], img, 'Repair it, or leave --oracle out.')
@@ -178,7 +188,7 @@ class UnlabeledStream(_Stream):
         with seeded(seed):
             data = _apply(self.shared, data)
             weak = _apply(self.finish, copy.deepcopy(data))
-            sample = {'weak': _channels_first(weak['img']), 'valid': weak['label'] == 0}
+            sample = {'weak': _channels_first(weak['img']), 'valid': weak['label'] == self.mark}
             if self.masks:
                 sample['truth'] = weak['truth'].astype('int64')
             for view in range(self.views):

@@ -43,7 +43,10 @@ class RandomSmoothScale:
 
 
 def _resize(array, size, how):
-    array = array if array.dtype == 'float32' and how == Image.NEAREST else array.astype('uint8')  # scores are no masks
+    if how != Image.NEAREST or array.dtype == bool:
+        array = array.astype('uint8')
+    elif array.dtype not in ('uint8', 'uint16', 'float32'):  # masks keep their numbers, and scores, which are no masks
+        array = array.astype('int32')
     return np.array(Image.fromarray(array).resize((size[1], size[0]), how))
 
 

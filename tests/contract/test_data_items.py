@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 import yaml
 from paddleseg.datasets import Dataset
+from paddleseg.transforms import Normalize, RandomHorizontalFlip, RandomPaddingCrop
 from PIL import Image
 
 from paddleseg_semi import images
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets import checks
 from paddleseg_semi.datasets.split import Split
+from paddleseg_semi.datasets.streams import UnlabeledStream
 from paddleseg_semi.datasets.twins import twins
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.transforms.geometry import RandomResizedCrop, RandomSmoothScale
 
 from . import test_weak_pipeline
-from .conftest import HALF, RECIPE
+from .conftest import HALF, RECIPE, one_line
 from .test_sbnet import tagged  # noqa: F401  a fixture
 
 RNG = np.random.default_rng(0)
@@ -273,3 +276,86 @@ def test_5_gray_images_with_boundaries(tagged):  # noqa: F811
     tagged.recipe['model'] = copy.deepcopy(tagged.recipe['model'])
     gray(tagged.recipe)
     assert tagged.train('--do_eval', '--learning_rate', 0.01) == 0
+
+
+# 6. Any ignore_index
+
+FILLING = [({'type': 'RandomPaddingCrop', 'crop_size': [64, 64]}, 'label_padding_value'),
+           ({'type': 'Padding', 'target_size': [64, 64]}, 'label_padding_value'),
+           ({'type': 'PaddingByAspectRatio', 'aspect_ratio': 2}, 'label_padding_value'),
+           ({'type': 'ScalePadding', 'target_size': [64, 64]}, 'label_padding_value'),
+           ({'type': 'RandomRotation'}, 'label_padding_value'), ({'type': 'RandomAffine'}, 'label_padding_value'),
+           ({'type': 'PadToCrop', 'crop_size': [64, 64]}, 'label_padding_value'),
+           ({'type': 'RandomPlacedCrop', 'crop_size': [64, 64]}, 'label_padding_value'),
+           ({'type': 'CutOut'}, 'ignore_index')]
+
+
+def ignore(toy, value, stored=None):
+    """The same data with another ignore_index (and what stands for it in the masks)."""
+    for name in ('train_dataset', 'val_dataset'):
+        toy.recipe[name]['ignore_index'] = value
+    for i in range(15):
+        mask = np.asarray(Image.open(toy.mask(i)))
+        Image.fromarray(np.where(mask == 255, value if stored is None else stored, mask).astype('uint8')) \
+            .save(toy.mask(i))
+
+
+@pytest.mark.parametrize('op, key', FILLING, ids=[op['type'] for op, _ in FILLING])
+def test_6_transforms_that_fill_with_another(toy, refused, op, key):
+    ignore(toy, 200)
+    toy.recipe['train_dataset']['transforms'][0] = op
+    refused(says=['train_dataset.transforms', op['type'], f'{key} 255', 'ignore_index 200', f'Set {key}: 200'])
+
+
+@pytest.mark.parametrize('value', [3, 200, 254, 255])
+def test_6_any_value(toy, value, capfd):
+    ignore(toy, value)
+    toy.recipe['train_dataset']['transforms'][0].update(crop_size=[64, 64], label_padding_value=value)
+    assert toy.train('--do_eval', '--iters', 2) == 0, capfd.readouterr().err
+    toy.flags()
+    assert toy.call('check_data', '--config', 'recipe.yml') == 0
+
+
+@pytest.mark.parametrize('value', [-1, -100])
+def test_6_negative_values(toy, refused, value):
+    ignore(toy, value, stored=0)
+    refused(says=['RandomPaddingCrop', 'label_padding_value 255', f'ignore_index {value}', 'from 3 to 255'])
+    toy.recipe['train_dataset']['transforms'][0]['label_padding_value'] = value
+    refused(says=['RandomPaddingCrop', 'no negative number'])
+    toy.recipe['train_dataset']['transforms'][0] = {'type': 'Resize', 'target_size': [32, 32]}
+    assert toy.train('--iters', 1) == 0
+
+
+def test_6_extra_labels_pass_other_transforms(toy, refused):
+    ignore(toy, 200)
+    toy.recipe.pop('method')
+    toy.recipe['train_dataset']['transforms'][0]['label_padding_value'] = 200
+    toy.recipe['semi'] = {'extra_labeled': 'data/train.txt', 'unlabeled': {
+        'weak': [{'type': 'RandomPaddingCrop', 'crop_size': [32, 32]}, {'type': 'Normalize'}]}}
+    refused(*HALF, '--method', 'FixMatch', says=['semi.unlabeled', 'extra_labeled', 'RandomPaddingCrop',
+                                                 'label_padding_value'])
+
+
+def test_6_padding_with_class_0_is_seen(toy):
+    photo = str(toy.image(0))
+    crop = RandomPaddingCrop([64, 64], label_padding_value=0)
+    stream = UnlabeledStream([photo], [crop, Normalize()])
+    valid = stream[0, 0]['valid']
+    assert valid[:40, :48].all() and valid.sum() == 40 * 48
+
+
+def test_6_who_has_put_it_there(toy, capfd, monkeypatch):
+    """A transform of another package that nobody could ask."""
+    flip = RandomHorizontalFlip.__call__
+    monkeypatch.setattr(RandomHorizontalFlip, '__call__',
+                        lambda self, data: {**flip(self, data), 'label': np.full([32, 32], 7, 'uint8')})
+    assert toy.train() == 2
+    one_line(capfd.readouterr().err, ['labels/', 'label 7', 'not in the file', 'transform'])
+
+
+@pytest.mark.parametrize('transform', [RandomSmoothScale(scale=(0.5, 0.6)), RandomResizedCrop([20, 20])])
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int32'])
+def test_1_masks_of_16_bits_are_resized(transform, dtype):
+    label = RNG.choice([3, 99 if dtype == 'uint8' else 280], SIZE).astype(dtype)
+    data = {'img': np.zeros([*SIZE, 3], 'float32'), 'label': label, 'gt_fields': ['label']}
+    assert set(np.unique(transform(data)['label'])) == set(np.unique(label))
