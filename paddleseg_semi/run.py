@@ -22,6 +22,7 @@ from paddleseg_semi.core.trainer import Plan, Precision, Trainer
 from paddleseg_semi.core.val import evaluate
 from paddleseg_semi.cvlibs.builder import SemiBuilder
 from paddleseg_semi.datasets.split import write_pairs
+from paddleseg_semi.datasets.streams import UnlabeledStream
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.ema import EMA
 
@@ -153,6 +154,8 @@ def build_trainer(config, options, rank=0, ranks=1):
     logger.info(f'Method: {type(method).__name__}; ' + ', '.join(
         f'{name} {len(stream)} images, batch {size}' for name, (stream, size) in sizes.items()))
     trainer.streams = builder.streams(sizes, clock.iter, options.num_workers)
+    looked_at = [stream for stream, _ in sizes.values()] + ([probe.stream] if probe else [])
+    trainer.unreadable = [stream.unreadable for stream in looked_at if isinstance(stream, UnlabeledStream)]
     return trainer
 
 

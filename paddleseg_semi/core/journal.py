@@ -13,6 +13,8 @@ from paddleseg_semi.core.report import Record, named
 from paddleseg_semi.errors import RunError
 from paddleseg_semi.runtime import peak_memory
 
+_LISTED = 20  # photos that could not be read
+
 
 class Journal:
     """Collects what the steps return and speaks every `log_iters` of them; nothing is read from the device between.
@@ -115,6 +117,16 @@ class Journal:
         pictures.save(image, os.path.join(self.save_dir, 'pictures', f'iter_{self.clock.iter}.png'))
         if self.vdl:
             self.vdl.add_image('Evaluate/strip', image, self.clock.iter)
+
+    def unreadable(self, photos):
+        """Takes the unlabeled photos (path → why) that could not be read, so that others stood in for them."""
+        if photos:
+            plural = 's' if len(photos) > 1 else ''
+            self.say(f'{len(photos)} unlabeled photo{plural} could not be read; others were taken instead:')
+        for path in sorted(photos)[:_LISTED]:
+            self.say(f'  {photos[path]}')
+        if len(photos) > _LISTED:
+            self.say(f'  … and {len(photos) - _LISTED} more; tools/check_data.py lists all.')
 
     def restart_timer(self):
         """Time spent on evaluation and saving is not part of a batch."""

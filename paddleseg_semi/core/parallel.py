@@ -61,6 +61,15 @@ def average_statistics(layer):
                 tensor.scale_(1 / ranks)
 
 
+def merged(part):
+    """dict: those of all ranks in one, on every rank. Takes what pickles."""
+    if dist.get_world_size() == 1:
+        return part
+    parts = []
+    dist.all_gather_object(parts, part)
+    return {key: value for one in parts for key, value in one.items()}
+
+
 def barrier():
     """Waits for all ranks, however long they take. Paddle's own gives up, on a CPU after 30 s."""
     if dist.get_world_size() == 1:

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 
 from paddleseg_semi.core.metrics import confusion_matrix, scores
-from paddleseg_semi.datasets.streams import batches
+from paddleseg_semi.datasets.streams import SPARES, batches
 
 _SIZE = 32  # crops: 3 % is one crop
 
@@ -24,7 +24,9 @@ class Probe:
         self.stream, self.num_classes, self.ignore_index = stream, num_classes, ignore_index
         count = min(_SIZE, len(stream))
         places = np.linspace(0, len(stream) - 1, count).round().astype(int).tolist()    # all parts of a video
-        samples = [(place, int(np.random.default_rng((seed, place)).integers(2**31))) for place in places]
+        spares = range(1, min(SPARES, len(stream) - 1) + 1)
+        samples = [(place, int(np.random.default_rng((seed, place)).integers(2**31)),
+                    *((place + k) % len(stream) for k in spares)) for place in places]
         self.order = [samples[first:first + batch_size] for first in range(0, count, batch_size)]
 
     def batches(self):

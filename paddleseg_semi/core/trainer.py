@@ -97,6 +97,9 @@ class Trainer:
         precision (Precision, optional): default: float32.
         ema (EMA, optional): a follower of the deployed network, evaluated and saved beside it (--use_ema).
         probe (Probe, optional): looks at the pseudo labels at every milestone.
+
+    Attributes:
+        unreadable (list[dict[str, str]]): photos that others have stood in for → why; they fill while it trains.
     """
 
     def __init__(self, method, streams, players, clock, journal, checkpoints, plan, evaluate=None, precision=None,
@@ -104,6 +107,7 @@ class Trainer:
         self.method, self.streams, self.players, self.clock = method, streams, players, clock
         self.journal, self.checkpoints, self.plan = journal, checkpoints, plan
         self.evaluate, self.ema, self.probe = evaluate, ema, probe
+        self.unreadable = []
         self.precision = precision or Precision()
         self.best = {'mIoU': -1.0, 'iter': -1, 'ema_mIoU': -1.0}
         self.scores = {'mIoU': 0.0, 'Acc': 0.0}
@@ -134,6 +138,7 @@ class Trainer:
                 self._leave(interruption.exit_code)
         if stale:
             self.journal.say(f'Early stop: no better mIoU for {self.plan.early_stop_intervals} intervals.')
+        self.journal.unreadable(parallel.merged(self._unreadable()))
         self.journal.close()
 
     def step(self, batch):
@@ -156,9 +161,13 @@ class Trainer:
             self.ema.update(self.method.deployed, self.clock.iter)
         return losses, stats
 
+    def _unreadable(self):
+        return {path: why for part in self.unreadable for path, why in part.items()}
+
     def _leave(self, exit_code):
         self.journal.flush()
         folder = self.checkpoints.save(self.clock.iter, self.state_dict())
+        self.journal.unreadable(self._unreadable())
         self.journal.close()
         raise Interrupted(f'interrupted at iter {self.clock.iter}, which is saved in {folder}. To go on: the same '
                           'command with --resume_model latest', exit_code)

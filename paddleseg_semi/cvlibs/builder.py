@@ -19,6 +19,7 @@ from paddleseg_semi.datasets import checks, fills, holdout, lists
 from paddleseg_semi.datasets.extra import ExtraLabeled, Joined
 from paddleseg_semi.datasets.split import Split
 from paddleseg_semi.datasets.streams import (
+    SPARES,
     EndlessSampler,
     ImageLevelStream,
     LabeledStream,
@@ -372,9 +373,9 @@ class SemiBuilder(SegBuilder):
         """dict[str, Iterator]: endless batches, beginning with number `start`. Names that share a dataset, as of
         kind 'again', share its order."""
         datasets = [stream for stream, _ in sizes.values()]
-        return {name: batches(stream, EndlessSampler(len(stream), batch_size, (self.seed, number), self.rank,
-                                                     self.ranks, start, (self.seed, datasets.index(stream))),
-                              num_workers)
+        return {name: batches(stream, EndlessSampler(
+            len(stream), batch_size, (self.seed, number), self.rank, self.ranks, start,
+            (self.seed, datasets.index(stream)), SPARES if isinstance(stream, UnlabeledStream) else 0), num_workers)
                 for number, (name, (stream, batch_size)) in enumerate(sizes.items())}
 
 

@@ -104,7 +104,7 @@ def _look_at_some(part):
     total = range(len(part.images))
     order = [*total[:4], *random.Random(0).sample(total[4:], len(total[4:_MANY]))]
     for number, k in enumerate(order):
-        if number >= _FEW and not summary.suspicious:
+        if number >= _FEW and not summary.suspicious and (summary.count or not damaged):
             break
         problems, look = part.look(k)
         if problems and part.name != 'unlabeled':
@@ -113,7 +113,7 @@ def _look_at_some(part):
         if look:
             summary.add(k, look)
     if damaged and not summary.count:
-        raise InputError(f'{damaged[0]} None of {len(damaged)} unlabeled images looked at can be used.')
+        raise InputError(f'{damaged[0]} None of {len(damaged)} {part.name} images looked at can be used.')
     if part.name == 'labeled' and summary.problem():
         raise InputError(summary.problem())
     for text in (*damaged, *filter(None, [summary.problem()]), *summary.notes()):

@@ -5,6 +5,7 @@ Whatever the number of loader workers or the moment a run was resumed, batch k o
 
 import contextlib
 import copy
+import json
 import os
 import random
 import threading
@@ -24,6 +25,7 @@ from paddleseg_semi.transforms.boundary import boundary_maps
 # With num_workers=0 Paddle still reads in a thread per loader, and PaddleSeg's transforms draw from the process-wide
 # generators: one sample at a time, or two streams would mix up their dice.
 _DICE = threading.Lock()
+SPARES = 64  # of an unlabeled photo: more that cannot be read, one after another, are no accident
 
 
 def _new_dice():
@@ -45,7 +47,7 @@ def seeded(seed):
 
 
 class EndlessSampler:
-    """Batches of (index, sample_seed), a function of (seed, batch number, rank) alone: no epoch state to save.
+    """Batches of (index, sample_seed, *spares), a function of (seed, batch number, rank) alone: no epoch state to save.
 
     The samples of all epochs, each epoch shuffled anew, form one sequence that is cut into global batches, so ranks
     share every epoch between them and no sample is dropped at its end.
@@ -58,12 +60,15 @@ class EndlessSampler:
         start (int): number of the first batch, the iteration a run is resumed at.
         order_seed (int, optional): of the order alone; samplers that share it show the same samples, each with sample
             seeds of its own. Default: `seed`.
+        spares (int, optional): how many of the indices that follow in the order of the epoch come with each sample, for
+            a stream to go on to where it cannot read one. Default: none.
     """
 
-    def __init__(self, size, batch_size, seed, rank=0, ranks=1, start=0, order_seed=None):
+    def __init__(self, size, batch_size, seed, rank=0, ranks=1, start=0, order_seed=None, spares=0):
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.ranks, self.start = rank, ranks, start
         self.order_seed = seed if order_seed is None else order_seed
+        self.spares = min(spares, size - 1)
         self._epoch, self._order = -1, None
 
     def __iter__(self):
@@ -77,8 +82,10 @@ class EndlessSampler:
         epoch, place = divmod(position, self.size)
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = np.random.default_rng((self.order_seed, epoch)).permutation(self.size)
-        return int(self._order[place]), int(np.random.default_rng((self.seed, 1, position)).integers(2**31))
+            order = np.random.default_rng((self.order_seed, epoch)).permutation(self.size)
+            self._order = np.append(order, order[:self.spares])  # the end of an epoch is followed by its beginning
+        index, *spares = self._order[place:place + 1 + self.spares].tolist()
+        return index, int(np.random.default_rng((self.seed, 1, position)).integers(2**31)), *spares
 
 
 class _Stream(paddle.io.Dataset):
@@ -86,12 +93,12 @@ class _Stream(paddle.io.Dataset):
     process as one line; an exception inside a loader worker would arrive without its message."""
 
     def __getitem__(self, item):
-        index, seed = item
+        index, seed, *spares = item
         try:
-            return {**self._read(index, seed), 'index': np.int64(index)}
+            return {'index': np.int64(index), **self._read(index, seed, *spares)}
         except Exception as error:
             text = str(error) if isinstance(error, InputError) else self._explain(index, error)
-            return {'error': np.frombuffer(text.encode(), 'uint8')}
+            return {'error': _as_bytes(text)}
 
     def _explain(self, index, error):
         return f'{self.path(index)}: {type(error).__name__}: {error}'
@@ -146,7 +153,8 @@ class LabeledStream(_Stream):
 
 
 class UnlabeledStream(_Stream):
-    """One geometry, weak and strong views; no mask is ever opened.
+    """One geometry, weak and strong views; no mask is ever opened. In place of a photo that cannot be read stands the
+    first of the spares of its sample that can.
 
     The weak view passes through all of `weak`. A strong view leaves it before `Normalize`, passes through `strong`
     and goes on, so every view shows the same crop.
@@ -161,12 +169,15 @@ class UnlabeledStream(_Stream):
         channels (int): 1 or 3.
         masks (dict[str, str], optional): image path → mask path. A sample then has truth [H, W] int64 as well. For
             looking on only; no training stream is given any.
+
+    Attributes:
+        unreadable (dict[str, str]): photos that could not be read so far → why. Of the process that takes the batches.
     """
 
     def __init__(self, files, weak, strong=(), views=0, channels=3, masks=None):
         super().__init__()
         self.files, self.strong, self.channels, self.masks = files, list(strong), channels, masks
-        self.views = views or bool(strong)
+        self.views, self.unreadable = views or bool(strong), {}
         self.shared, self.finish = split_at_normalize(weak)
         taken = {fills.fill_of(op)[1] for op in weak}
         self.mark = next(value for value in range(256) if value not in taken)
@@ -177,8 +188,8 @@ class UnlabeledStream(_Stream):
     def path(self, index):
         return self.files[index]
 
-    def _read(self, index, seed):
-        img = _read_image(self.files[index], self.channels)
+    def _read(self, index, seed, *spares):
+        index, img, failures = self._first_readable(index, *spares)
         # Transforms fill the masks they pad: one that holds another value everywhere shows where that happened.
         data = {'img': img, 'label': np.full(img.shape[:2], self.mark, 'uint8'),
                 'trans_info': [], 'gt_fields': ['label']}
@@ -194,7 +205,20 @@ class UnlabeledStream(_Stream):
             for view in range(self.views):
                 strong = _apply(self.finish, _apply(self.strong, copy.deepcopy(data)))
                 sample['strong' if view == 0 else f'strong_{view + 1}'] = _channels_first(strong['img'])
-        return sample
+        if failures:
+            sample['unreadable'] = _as_bytes(json.dumps(failures))
+        return {**sample, 'index': np.int64(index)}
+
+    def _first_readable(self, *indices):
+        """The first of some photos that can be read: its index, its pixels; and [[path, reason]] of those before it."""
+        failures = []
+        for index in indices:
+            try:
+                return index, _read_image(self.files[index], self.channels), failures
+            except InputError as error:
+                failures.append([self.files[index], str(error)])
+        others = f' Nor can the {len(failures) - 1} photos that would take its place.' if len(failures) > 1 else ''
+        raise InputError(failures[0][1] + others)
 
 
 class ImageLevelStream(_Stream):
@@ -308,18 +332,26 @@ def _channels_first(img):
     return np.ascontiguousarray(np.atleast_3d(img).transpose(2, 0, 1))
 
 
+def _as_bytes(text):
+    return np.frombuffer(text.encode(), 'uint8')
+
+
 def collate(samples):
-    """A list of samples → arrays [N, ...]; or {'error': text} when a sample brought one."""
+    """A list of samples → arrays [N, ...]; or {'error': text} when a sample brought one. `unreadable`, JSON of a list,
+    is that of all."""
     for sample in samples:
         if 'error' in sample:
             return {'error': sample['error']}
+    failures = [failure for sample in samples if 'unreadable' in sample
+                for failure in json.loads(sample.pop('unreadable').tobytes())]
     for key in samples[0]:  # an exception here would end Paddle's loader thread, and the trainer would wait forever
         shapes = sorted({sample[key].shape for sample in samples})
         if len(shapes) > 1:
             text = (f'the images of a batch have different sizes after the transforms: {key} is {list(shapes[0])} and '
                     f'{list(shapes[-1])}. Add a crop of fixed size, such as RandomPaddingCrop.')
-            return {'error': np.frombuffer(text.encode(), 'uint8')}
-    return {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
+            return {'error': _as_bytes(text)}
+    batch = {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
+    return {**batch, 'unreadable': _as_bytes(json.dumps(failures))} if failures else batch
 
 
 def end_with_parent(worker_id):
@@ -342,7 +374,7 @@ def batches(stream, sampler, num_workers=0):
 
     Args:
         stream (paddle.io.Dataset): one of the streams above.
-        sampler (Iterable[list[tuple]]): batches of (index, sample_seed), such as an `EndlessSampler`.
+        sampler (Iterable[list[tuple]]): batches of (index, sample_seed, *spares), such as an `EndlessSampler`.
         num_workers (int): loader processes.
 
     Yields:
@@ -358,6 +390,8 @@ def batches(stream, sampler, num_workers=0):
         for batch in iterator:
             if 'error' in batch:
                 raise InputError(bytes(batch['error'].numpy()).decode())
+            if 'unreadable' in batch:
+                stream.unreadable.update(json.loads(batch.pop('unreadable').numpy().tobytes()))
             yield batch
     finally:
         iterator._exit_thread_expectedly()  # it would wait forever to hand over its next batch

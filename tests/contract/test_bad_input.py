@@ -346,10 +346,12 @@ def test_damaged_val_file(toy, refused):
     refused(*HALF, says=['data/val.txt:2', '13.jpg', 'cannot be decoded'])
 
 
-def test_damaged_unlabeled_image(toy, refused):
+def test_damaged_unlabeled_images(toy, refused):
+    """Others take the place of some, but not of all."""
     write_split(toy, range(6), range(6, 12))
-    toy.image(7).write_bytes(toy.image(7).read_bytes()[:300])
-    refused('--split_ids', 'split', says=['07.jpg', 'cannot be decoded'])
+    for i in range(6, 12):
+        toy.image(i).write_bytes(toy.image(i).read_bytes()[:300])
+    refused('--split_ids', 'split', says=['.jpg', 'cannot be decoded', 'None of 6 unlabeled images'])
 
 
 def test_label_beyond_classes(toy, refused):

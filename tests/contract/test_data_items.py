@@ -1,7 +1,11 @@
 """Data that look right and are not: each kind is refused, warned of, or trained on as meant."""
 
 import copy
+import io
+import itertools
 import os
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -12,10 +16,12 @@ from paddleseg.transforms import Normalize, RandomHorizontalFlip, RandomPaddingC
 from PIL import Image
 
 from paddleseg_semi import images
+from paddleseg_semi.core.common import list_images
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets import checks
+from paddleseg_semi.datasets.looks import Part
 from paddleseg_semi.datasets.split import Split
-from paddleseg_semi.datasets.streams import UnlabeledStream
+from paddleseg_semi.datasets.streams import EndlessSampler, UnlabeledStream, batches
 from paddleseg_semi.datasets.twins import twins
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.transforms.geometry import RandomResizedCrop, RandomSmoothScale
@@ -359,3 +365,109 @@ def test_1_masks_of_16_bits_are_resized(transform, dtype):
     label = RNG.choice([3, 99 if dtype == 'uint8' else 280], SIZE).astype(dtype)
     data = {'img': np.zeros([*SIZE, 3], 'float32'), 'label': label, 'gt_fields': ['label']}
     assert set(np.unique(transform(data)['label'])) == set(np.unique(label))
+
+
+# 12. Unlabeled photos that cannot be read
+
+def damage(path, how='truncated'):
+    data = path.read_bytes()
+    path.unlink()
+    if how == 'gif':
+        Image.fromarray(np.zeros(SIZE, 'uint8')).save(path, 'GIF')
+    elif how != 'gone':
+        path.write_bytes({'truncated': data[:len(data) // 2], 'empty': b'', 'text': b'<html>404'}[how])
+
+
+def indices(stream, count, **options):
+    sampler = EndlessSampler(len(stream), 3, (0, 1), order_seed=7, spares=64, **options)
+    return [batch['index'].tolist() for batch in itertools.islice(batches(stream, sampler, 0), count)]
+
+
+def test_12_the_next_of_the_order_takes_the_place(data):
+    files = [str(data.image(i)) for i in range(11)]
+    whole = UnlabeledStream(files, [Normalize()])
+    wanted = indices(whole, 11)
+    order = [index for batch in wanted for index in batch]                                  # three epochs
+    bad = {order[2], order[3], order[10]}
+    for k, how in zip(bad, ('truncated', 'gif', 'gone')):
+        damage(data.image(k), how)
+    stream = UnlabeledStream(files, [Normalize()])
+    found = [index for batch in indices(stream, 11) for index in batch]
+    for epoch in range(3):
+        part = order[11 * epoch:11 * epoch + 11] * 2
+        assert found[11 * epoch:11 * epoch + 11] == [
+            next(index for index in part[k:] if index not in bad) for k in range(11)]
+    assert set(stream.unreadable) == {files[k] for k in bad} and not whole.unreadable
+    assert all('cannot be' in why and '\n' not in why for why in stream.unreadable.values())
+    part = [index for batch in indices(UnlabeledStream(files, [Normalize()]), 4, start=5) for index in batch]
+    assert part == found[15:27], 'a batch is the same whenever the run was begun'
+
+
+def test_12_none_is_left(data):
+    files = [str(data.image(i)) for i in range(3)]
+    for i in range(3):
+        damage(data.image(i))
+    with pytest.raises(InputError, match='cannot be decoded.*Nor can the 2 photos'):
+        indices(UnlabeledStream(files, [Normalize()]), 1)
+
+
+@pytest.mark.parametrize('method', ['FixMatch', 'CutMixSeg'])
+def test_12_a_run_goes_on(toy, method, capfd):
+    """And ends the same with any number of workers, and when it is resumed."""
+    (toy.folder / 'raw').mkdir()
+    for i in range(8):
+        Image.open(toy.image(i)).transpose(Image.FLIP_LEFT_RIGHT).save(toy.folder / f'raw/{i}.jpg')
+    for i, how in ((1, 'truncated'), (2, 'gif'), (5, 'text')):
+        damage(toy.folder / f'raw/{i}.jpg', how)
+    toy.recipe.pop('method')
+    toy.recipe['semi'] = {'unlabeled': 'raw'}
+    ends = []
+    for flags in (['--num_workers', 0], ['--num_workers', 2], ['--resume_model', 'run/iter_4']):
+        capfd.readouterr()
+        assert toy.train('--method', method, '--save_interval', 2, '--iters', 6, *flags) == 0
+        out = capfd.readouterr().out
+        assert '3 unlabeled photos could not be read' in out
+        assert all(f'raw/{i}.jpg: cannot be decoded' in out for i in (1, 2, 5))
+        ends.append(toy.files('iter_6'))
+    assert ends[0] == ends[1] == ends[2]
+    assert '3 unlabeled photos could not be read' in (toy.folder / 'run/train.log').read_text()
+    toy.flags()
+    assert toy.call('check_data', '--config', 'recipe.yml') == 0
+    assert '0 problems, 3 warnings' in capfd.readouterr().out
+
+
+@pytest.mark.parametrize('how', ['truncated', 'gif', 'empty', 'text'])
+def test_4_and_12_labeled_ones_are_refused(toy, refused, how, capfd):
+    """By the same reader in the checks, in training (whose checks open some only) and in validation."""
+    damage(toy.image(4), how)
+    refused(says=['data/train.txt:5', '04.jpg', 'cannot be decoded'])
+    assert toy.call('check_data', '--config', 'recipe.yml') == 2
+    assert 'data/train.txt:5: data/images/04.jpg: cannot be decoded' in capfd.readouterr().out
+    toy.write_list('val', range(8))
+    toy.recipe['train_dataset']['train_path'] = 'data/val.txt'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checks, 'quick', lambda *args, **options: None)
+        assert toy.train('--batch_size', 8, '--iters', 1) == 2
+    one_line(capfd.readouterr().err, ['04.jpg: cannot be decoded'])
+
+
+def test_4_large_photos(data):
+    """One limit for all readers, and no other."""
+    def header(side):
+        png = encoded_png(np.zeros([1, 1], 'uint8'))
+        start = png[12:16] + struct.pack('>II', side, side) + png[24:29]
+        data.mask(0).write_bytes(png[:12] + start + struct.pack('>I', zlib.crc32(start)) + png[33:])
+        return data.mask(0)
+
+    images.check_size(*images.size_of(header(14000).read_bytes()))                          # 196 million pixels
+    path = str(header(20000))
+    for reads in (images.read, images.inspect, images.read_mask, list_images):
+        with pytest.raises(InputError, match='20000x20000 pixels are more than 268435456'):
+            reads(path)
+    assert '20000x20000' in Part('unlabeled', data.base(), [path]).look(0)[0][0]
+
+
+def encoded_png(pixels):
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, 'PNG')
+    return data.getvalue()
