@@ -11,6 +11,7 @@ import paddleseg.utils
 from paddle import nn
 from paddleseg.models import layers, losses
 from paddleseg.models.backbones import cae, vision_transformer
+from paddleseg.models.losses import lovasz_loss
 from paddleseg.transforms import Compose
 
 from paddleseg_semi import images, safe
@@ -39,6 +40,8 @@ def apply():
         _edit(owner, method, term, f"{term}.astype('{dtype}')")
     # 2026-11, PaddleSeg 2.8.0: DiceLoss turns ignored pixels of its caller's label into class 0, for all that follows.
     _edit(losses.DiceLoss, 'forward', 'labels[labels ==', 'labels = labels.clone(); labels[labels ==')
+    # 2026-12, PaddleSeg 2.8.0: of labels that are all ignored, LovaszSoftmaxLoss makes [0, C], which voids other terms.
+    _edit(lovasz_loss, 'lovasz_softmax_flat', 'return probas * 0.', 'return probas.sum() * 0.')
     # 2026-11, PaddleSeg 2.8.0: `pretrained:` goes to `paddle.load`, which executes whatever code the file holds. Models
     # call through both modules. Vision transformers then read the file again: by that time it has been found harmless.
     for module in (paddleseg.utils, paddleseg.utils.utils):
@@ -98,7 +101,8 @@ def _reading(transform):
 
 
 def _edit(owner, name, wrong, right):
-    """Corrects one place in the source of a method, and leaves the line numbers of tracebacks as they are."""
+    """Corrects one place in the source of a method, or of a function of a module, and leaves the line numbers of
+    tracebacks as they are."""
     method = getattr(owner, name)
     source = getattr(method, 'source', None) or textwrap.dedent(inspect.getsource(method))
     if wrong not in source or right in source:

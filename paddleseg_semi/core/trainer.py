@@ -146,6 +146,10 @@ class Trainer:
         paddle.seed(self.clock.step_seed())  # dropout and the like, a function of (seed, iter, rank)
         with self.precision.autocast():
             losses, stats = self.method.step(batch, self.clock)
+        for name, loss in losses.items():
+            if loss.size != 1:
+                raise InputError(f'{type(self.method).__name__}: the loss term "{name}" is {list(loss.shape)} numbers, '
+                                 'not one.')
         total = sum(loss.astype('float32') for loss in losses.values())  # fp16 ends at 65504
         self.precision.scaler.scale(total).backward()
         for player in self.players.values():

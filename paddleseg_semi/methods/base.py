@@ -100,6 +100,9 @@ class Method(nn.Layer):
 
         Returns:
             Tensor: scalar.
+
+        Raises:
+            InputError: a loss that is not one number, or not as many losses as outputs.
         """
         logits = self.model(labeled['img']) if logits is None else logits
         if hasattr(self.model, 'loss_computation'):
@@ -107,7 +110,12 @@ class Method(nn.Layer):
         if len(logits) != len(self.sup_losses['types']):
             raise InputError(f'loss: {len(self.sup_losses["types"])} losses for the {len(logits)} outputs of '
                              f'{type(self.model).__name__}. Give one coef per output.')
-        return sum(loss_computation(logits, labeled['label'], labeled.get('edge'), self.sup_losses))
+        terms = loss_computation(logits, labeled['label'], labeled.get('edge'), self.sup_losses)
+        for loss, term in zip(self.sup_losses['types'], terms):
+            if term.size != 1:
+                raise InputError(f'loss: {type(loss).__name__} gives {list(term.shape)} numbers, not one. Take another '
+                                 'loss, or leave it out.')
+        return sum(terms)
 
     def pseudo_label(self, img, net=None):
         """What a network in eval mode says about images, without gradient; its mode is restored.
