@@ -29,12 +29,14 @@ def main(args):
     os.environ['PADDLESEG_EXPORT_STAGE'] = 'True'  # PaddleSeg then builds plain batch norm instead of SyncBatchNorm
     from paddleseg.utils import logger
 
+    from paddleseg_semi.core.common import check_class_count
     from paddleseg_semi.core.export import export
     from paddleseg_semi.core.facts import about
     from paddleseg_semi.errors import InputError
     if args.export_net and not args.model_path:
         raise InputError(f'--export_net {args.export_net}: give --model_path too, the folder of a run or checkpoint.')
     config, builder, model = build_network(args, args.export_net)
+    check_class_count(config.num_classes or 0)
     val, tested = config.val_dataset_cfg, config.test_config
     transforms = config.dic.get('export', {}).get('transforms', val.get('transforms', []))
     output_op = 'softmax' if args.with_softmax else 'none' if args.without_argmax else args.output_op

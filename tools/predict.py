@@ -21,7 +21,7 @@ def main(args):
     from paddleseg.transforms import Compose
     from paddleseg.utils import logger
 
-    from paddleseg_semi.core.common import list_images, make_folder
+    from paddleseg_semi.core.common import check_class_count, list_images, make_folder
     from paddleseg_semi.core.predict import predict
     from paddleseg_semi.errors import InputError
     color = args.custom_color
@@ -35,6 +35,7 @@ def main(args):
     classes = config.classes(config.num_classes)
     if color:
         classes = classes._replace(colors=[*color, *classes.colors[len(color):]])
+    check_class_count(len(classes.names))
     make_folder(args.save_dir)
     transforms = Compose(builder.val_transforms, img_channels=config.val_dataset_cfg.get('img_channels', 3))
     for folder in predict(model, transforms, images, args.save_dir, classes, **options):

@@ -79,10 +79,10 @@ def label_of(classes, maps, num_classes, background=None):
         background (float, optional): its score everywhere. Default: it has a map like the others.
 
     Returns:
-        np.ndarray: [H, W] uint8.
+        np.ndarray: [H, W] integers.
     """
     scores = np.zeros([num_classes, *maps.shape[1:]], 'float32')
     scores[list(classes)] = maps
     if background is not None:
         scores[0] = background
-    return scores.argmax(0).astype('uint8')
+    return scores.argmax(0)

@@ -18,6 +18,8 @@ from paddleseg_semi import files, images
 from paddleseg_semi.datasets.lists import IMAGE_SUFFIXES, image_of, images_below
 from paddleseg_semi.errors import InputError, RunError
 
+MOST_CLASSES = 256
+
 
 def progress_bar(total, show=True):
     """PaddleSeg's progress bar with ETA: live on a terminal, every 10 s in a file."""
@@ -124,9 +126,26 @@ def make_folder(path, flag='--save_dir'):
         raise InputError(f'{flag} {path}: cannot be written ({error.strerror}).') from None
 
 
+def check_class_count(count):
+    """InputError for more classes than a mask can hold."""
+    if count > MOST_CLASSES:
+        raise InputError(f'num_classes: {count}: masks are written with 8 bits, which are enough for {MOST_CLASSES} '
+                         'classes, 0 to 255. Merge some classes, or write the masks with a program of your own.')
+
+
 def save_mask(classes, path, color_map, durable=False):
-    """Writes classes (ndarray [H, W], 0..255) as a palette PNG whose pixel values are the classes, complete or not at
-    all; `durable` see `files.replacing`."""
+    """Writes classes as a palette PNG whose pixel values are the classes, complete or not at all.
+
+    Args:
+        classes (np.ndarray): [H, W] integers of 0..255.
+        path (str): the file.
+        color_map (list[int]): R G B of class 0, R G B of class 1, …
+        durable (bool): see `files.replacing`.
+
+    Raises:
+        InputError: a class above 255.
+    """
+    check_class_count(int(classes.max(initial=0)) + 1)
     png = io.BytesIO()
     visualize.get_pseudo_color_map(classes, color_map).save(png, format='PNG')
     save_bytes(png.getvalue(), path, durable)

@@ -12,7 +12,14 @@ from paddleseg.utils import logger
 
 from paddleseg_semi import images
 from paddleseg_semi.core import palette
-from paddleseg_semi.core.common import as_tested, blended, progress_bar, save_mask, save_picture
+from paddleseg_semi.core.common import (
+    as_tested,
+    blended,
+    check_class_count,
+    progress_bar,
+    save_mask,
+    save_picture,
+)
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.modes import evaluating
 
@@ -48,7 +55,8 @@ def predict(model, transforms, photos, save_dir, classes, aug_pred=False, scales
     with evaluating(model), paddle.no_grad():
         for i, (path, name) in enumerate(photos):
             data = _prepared(path, transforms)
-            pred, _ = run(net, data['img'], trans_info=data['trans_info'], **options)
+            pred, logit = run(net, data['img'], trans_info=data['trans_info'], **options)
+            check_class_count(logit.shape[1])
             pred = pred[0, 0].numpy().astype('uint8')
             save_mask(pred, os.path.join(masks, f'{name}.png'), classes.colors)
             overlay = blended(images.read(path)[..., ::-1], pred, classes.colors, classes.unpainted)
@@ -83,6 +91,7 @@ def label(model, transforms, pairs, scales=(1.0,), flip=False, **options):
         for i, (image, mask) in enumerate(pairs):
             data = _prepared(image, transforms)
             scores = class_scores(model, data['img'], scales, flip, **options)
+            check_class_count(scores.shape[1])
             scores = reverse_transform(scores, data['trans_info'], mode='bilinear')
             save_mask(scores.argmax(1)[0].numpy().astype('uint8'), mask, color_map, durable=True)
             bar.update(i + 1)

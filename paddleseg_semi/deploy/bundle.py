@@ -14,7 +14,7 @@ from paddleseg.utils import NoAliasDumper
 import paddleseg_semi.transforms  # noqa: F401  registers ours
 from paddleseg_semi import safe
 from paddleseg_semi.core import palette
-from paddleseg_semi.core.common import make_folder
+from paddleseg_semi.core.common import MOST_CLASSES, make_folder
 from paddleseg_semi.errors import InputError, nearest
 from paddleseg_semi.files import move_in
 
@@ -83,6 +83,10 @@ class Bundle:
         shape = [-1 if size is None else size for size in _list(deploy, 'input_shape', [-1, 3, -1, -1])]
         if len(shape) != 4 or not all(type(size) is int and (size > 0 or size == -1) for size in shape):
             refuse('input_shape', 'N, C, H and W, each above 0 or -1')
+        labels = deploy.get('labels')
+        count = labels.get('num_classes') if isinstance(labels, dict) else None
+        if type(count) is int and count > MOST_CLASSES:
+            refuse('labels', f'for masks of 8 bits, which hold {MOST_CLASSES} classes at most')
         names = _list(deploy, 'class_names', None)
         if names is not None and not all(isinstance(name, str) for name in names):
             refuse('class_names', 'a list of names')

@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 from paddleseg.core.infer import reverse_transform
 
+from paddleseg_semi.core.common import check_class_count
 from paddleseg_semi.errors import InputError
 
 _MOST_WAITING = 8  # batches' worth of photos in memory while sizes are being collected,
@@ -101,6 +102,7 @@ def to_classes(output, trans_info, output_op, with_conf=False):
         ndarray: uint8 [h, w]; with `with_conf` a tuple of it and float32 [h, w] of 0..1.
     """
     if output.ndim == 2:
+        check_class_count(int(output.max(initial=0)) + 1)
         return to_photo(output[None].astype('float32'), trans_info, 'nearest')[0].astype('uint8')
     if output_op == 'softmax':  # a logarithm is the logit minus one number per pixel: resized, the same class wins
         output = np.log(output.clip(min=1e-37))
@@ -119,6 +121,7 @@ def to_photo(maps, trans_info, mode):
 
 def best_classes(scores, with_conf=False, are_probs=False):
     """Scores [C, h, w] → the best class of every pixel, uint8 [h, w], and its probability, float32 [h, w] or None."""
+    check_class_count(len(scores))
     best = scores.max(0)
     classes = np.zeros(best.shape, 'uint8')
     for number in range(len(scores) - 1, -1, -1):  # NumPy's argmax over the first axis takes four times as long

@@ -7,6 +7,7 @@ from paddleseg.utils import logger
 
 from paddleseg_semi.core import pictures
 from paddleseg_semi.core.cams import SCALES, cams, label_of
+from paddleseg_semi.core.common import check_class_count
 from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.datasets.maps import read_maps, write_maps
 from paddleseg_semi.errors import InputError
@@ -39,6 +40,7 @@ class MakeCam:
 
     def run(self, out_dir):
         run = self._run()
+        check_class_count(run.builder.train_dataset.num_classes)  # what the maps become are masks
         tags, network = self._tags(run), run.network()
         items = [(name, image, os.path.join(out_dir, 'cam', f'{name}.npz'))
                  for name, image in zip(run.names(tags), tags)]

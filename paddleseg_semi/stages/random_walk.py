@@ -60,7 +60,7 @@ class RandomWalk:
             scores = walk.refine(network, img, maps, **self.options, **self._radius(run))
             if self.crf:
                 scores = dense_crf(scores, image, iters=self.crf)
-            save_mask(np.append(0, classes)[scores.argmax(0)].astype('uint8'), mask, color_map)
+            save_mask(np.append(0, classes)[scores.argmax(0)], mask, color_map)
 
         each(work, items)
         finish(out_dir, [item[1:] for item in items], ['image', 'mask'], show_mask)

@@ -65,7 +65,7 @@ class Refine:
             for path, scores in zip(refined, dense_crfs(probs, image, **self.options)):
                 write_maps(path, classes, scores)
                 if path == refined[0]:
-                    save_mask(classes[scores.argmax(0)].astype('uint8'), mask, color_map)
+                    save_mask(classes[scores.argmax(0)], mask, color_map)
 
         each(work, items, cores())
         finish(out_dir, [(item[1], item[-1]) for item in items], ['image', 'mask'], show_mask)

@@ -9,21 +9,30 @@ import zlib
 
 import cv2
 import numpy as np
+import paddle
 import pytest
 import yaml
+from paddleseg.cvlibs import manager
 from paddleseg.datasets import Dataset
-from paddleseg.transforms import Normalize, RandomHorizontalFlip, RandomPaddingCrop
+from paddleseg.models.losses import LovaszSoftmaxLoss
+from paddleseg.transforms import Compose, Normalize, RandomHorizontalFlip, RandomPaddingCrop
 from PIL import Image
 
 from paddleseg_semi import images
-from paddleseg_semi.core.common import list_images
+from paddleseg_semi.core.cams import label_of
+from paddleseg_semi.core.common import list_images, save_mask
+from paddleseg_semi.core.palette import Classes, default
+from paddleseg_semi.core.predict import label, predict
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets import checks
 from paddleseg_semi.datasets.looks import Part
 from paddleseg_semi.datasets.split import Split
 from paddleseg_semi.datasets.streams import EndlessSampler, UnlabeledStream, batches
 from paddleseg_semi.datasets.twins import twins
+from paddleseg_semi.deploy.bundle import Bundle
+from paddleseg_semi.deploy.segment import to_classes
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.methods.supervised import Supervised
 from paddleseg_semi.transforms.geometry import RandomResizedCrop, RandomSmoothScale
 
 from . import test_weak_pipeline
@@ -207,6 +216,58 @@ def test_9_all_void(data, warned):
     one(warned, 'All 8 masks')
     data.draw(3, np.ones(SIZE))
     assert not any('alone' in line for line in data.report().warnings)
+
+
+LOVASZ = {'type': 'LovaszSoftmaxLoss'}
+
+
+@pytest.mark.parametrize('loss', [LOVASZ, {'type': 'MixedLoss', 'coef': [0.8, 0.2],
+                                           'losses': [{'type': 'CrossEntropyLoss'}, LOVASZ]}], ids=['alone', 'mixed'])
+def test_9_lovasz_loss_of_nothing(toy, loss, capfd):
+    """Is 0; other terms are trained all the same."""
+    for i in range(12):
+        Image.fromarray(np.full([40, 48], 255, 'uint8')).save(toy.mask(i))
+    toy.recipe['loss']['types'] = [loss]
+    toy.recipe['method'] = {'type': 'CutMixSeg'}
+    assert toy.train(*HALF, '--log_iters', 1, '--iters', 2) == 0
+    assert 'sup: 0.0000' in capfd.readouterr().out
+
+
+def test_9_gradients(toy):
+    """None where nothing is known; as ever where something is."""
+    logits = paddle.randn([1, 3, 4, 4])
+    logits.stop_gradient = False
+    label = paddle.full([1, 4, 4], 255, 'int64')
+    loss = LovaszSoftmaxLoss()(logits, label)
+    assert loss.shape == [] and loss.item() == 0
+    (loss + logits.sum()).backward()
+    assert (logits.grad == 1).all()
+    label[0, 0, 0] = 1
+    assert LovaszSoftmaxLoss()(logits, label).item() > 0
+
+
+class Maps(paddle.nn.Layer):
+    """A loss that somebody forgot to average."""
+
+    def __init__(self, ignore_index=255):
+        super().__init__()
+
+    def forward(self, logits, label):
+        return logits.mean(1)
+
+
+def test_9_a_loss_that_is_no_number(toy, capfd, monkeypatch):
+    monkeypatch.setitem(manager.LOSSES.components_dict, 'Maps', Maps)
+    toy.recipe['loss']['types'] = [{'type': 'Maps'}]
+    assert toy.train() == 2
+    one_line(capfd.readouterr().err, ['loss: Maps gives [2, 32, 32] numbers, not one'])
+
+
+def test_9_a_term_that_is_no_number(toy, capfd, monkeypatch):
+    monkeypatch.setattr(Supervised, 'supervised', lambda self, batch: self.model(batch['img'])[0].mean([1, 2]))
+    toy.recipe['method'] = {'type': 'Supervised'}
+    assert toy.train() == 2
+    one_line(capfd.readouterr().err, ['Supervised: the loss term "sup" is [2, 32] numbers, not one'])
 
 
 # Near-duplicates
@@ -471,3 +532,71 @@ def encoded_png(pixels):
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, 'PNG')
     return data.getvalue()
+
+
+# 1. More classes than 8 bits can hold
+
+class Says(paddle.nn.Layer):
+    """Sees one class everywhere."""
+
+    def __init__(self, number, num_classes=300):
+        super().__init__()
+        self.number, self.num_classes = number, num_classes
+
+    def forward(self, x):
+        number = paddle.full([len(x), *x.shape[2:]], self.number, 'int64')
+        return [paddle.nn.functional.one_hot(number, self.num_classes).transpose([0, 3, 1, 2])]
+
+
+COLORS = Classes([f'class {c}' for c in range(300)], default())
+TOO_MANY = 'num_classes: 300: masks are written with 8 bits'
+
+
+def test_1_predictions(data, tmp_path):
+    photos = [(str(data.image(0)), 'zero')]
+    with pytest.raises(InputError, match=TOO_MANY):
+        predict(Says(3), Compose([Normalize()]), photos, str(tmp_path / 'out'), COLORS)
+    with pytest.raises(InputError, match=TOO_MANY):
+        label(Says(3), Compose([Normalize()]), [(photos[0][0], str(tmp_path / 'out/0.png'))])
+    assert not (tmp_path / 'out').exists()
+    predict(Says(255, 256), Compose([Normalize()]), photos, str(tmp_path / 'out'), COLORS)
+    assert set(np.unique(Image.open(tmp_path / 'out/pseudo_color_prediction/zero.png'))) == {255}
+
+
+def test_1_a_mask(tmp_path):
+    with pytest.raises(InputError, match='num_classes: 281: masks'):
+        save_mask(np.full(SIZE, 280), str(tmp_path / 'mask.png'), default())
+    assert not os.listdir(tmp_path)
+    save_mask(np.full(SIZE, 255), str(tmp_path / 'mask.png'), default())
+
+
+@pytest.mark.parametrize('output_op', ['none', 'softmax', 'argmax'])
+def test_1_deployment(output_op):
+    scores = Says(280)(paddle.zeros([1, 3, *SIZE]))[0][0].numpy()
+    with pytest.raises(InputError, match='8 bits'):
+        to_classes(scores.argmax(0) if output_op == 'argmax' else scores, [], output_op)
+
+
+def test_1_score_maps():
+    maps = np.stack([np.zeros(SIZE), np.ones(SIZE)])
+    assert (label_of([0, 280], maps, 300) == 280).all()
+
+
+@pytest.mark.parametrize('tool', ['predict', 'export'])
+def test_1_tools(toy, refused, tool):
+    for section in ('model', 'train_dataset', 'val_dataset'):
+        toy.recipe[section]['num_classes'] = 300
+    toy.recipe.pop('method')
+    toy.flags()
+    more = ['--image_path', 'data/images'] if tool == 'predict' else []
+    refused('--config', 'recipe.yml', '--save_dir', 'run', '--device', 'cpu', *more, tool=tool, says=TOO_MANY)
+
+
+def test_1_a_bundle(tmp_path):
+    for name in ('model.json', 'model.pdiparams'):
+        (tmp_path / name).write_text('{}')
+    (tmp_path / 'deploy.yaml').write_text(yaml.safe_dump({'Deploy': {
+        'model': 'model.json', 'params': 'model.pdiparams', 'transforms': [{'type': 'Normalize'}],
+        'labels': {'num_classes': 300}}}))
+    with pytest.raises(InputError, match='labels: .*300.* masks of 8 bits'):
+        Bundle.read(str(tmp_path / 'deploy.yaml'))
