@@ -15,7 +15,7 @@ from paddleseg.core import infer
 from paddleseg.utils import progbar, visualize
 
 from paddleseg_semi import files, images
-from paddleseg_semi.datasets.lists import IMAGE_SUFFIXES, image_of, images_below
+from paddleseg_semi.datasets.lists import IMAGE_SUFFIXES, advice, image_of, images_below
 from paddleseg_semi.errors import InputError, RunError
 
 MOST_CLASSES = 256
@@ -95,6 +95,8 @@ def list_images(image_path, check=True):
         raise InputError(f'--image_path {image_path}: no image in it ({", ".join(IMAGE_SUFFIXES)}).')
     found = {}
     for path in paths:
+        if check and not os.path.exists(path):
+            raise InputError(f'--image_path {image_path}: {path}: no such file.{advice(path)}')
         if check:
             images.read(path)
         name = os.path.splitext(os.path.normpath('/' + os.path.relpath(path, folder or '.')))[0][1:]  # no way up

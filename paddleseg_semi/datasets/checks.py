@@ -13,6 +13,7 @@ from paddleseg_semi.datasets.looks import THUMBNAIL, Part, Summary
 from paddleseg_semi.datasets.twins import twins
 from paddleseg_semi.errors import InputError
 
+SEPARATORS = '\t', ', ', ',', '; ', ';', ' '  # of lists, as they are looked for
 _FEW, _MANY = 12, 1000  # images that `quick` opens of a part; that it opens where the masks of those are suspicious
 
 
@@ -41,7 +42,7 @@ def list_files(section):
     return path
 
 
-def check_list_file(path, root, separator=' ', need_label=True):
+def check_list_file(path, root, separator=' ', need_label=True, key='separator'):
     """Checks the form of a PaddleSeg list file: 'image label' or 'image' per line, no blank line.
 
     Args:
@@ -49,6 +50,7 @@ def check_list_file(path, root, separator=' ', need_label=True):
         root (str): the folder its paths are relative to.
         separator (str): between the columns.
         need_label (bool): whether the second column must be there.
+        key (str, optional): by which the recipe sets the separator of this list; None: by none.
 
     Raises:
         InputError: no such file, an empty one, the first line that PaddleSeg would not take.
@@ -63,9 +65,10 @@ def check_list_file(path, root, separator=' ', need_label=True):
         columns = line.split(separator)
         if not line:
             raise InputError(f'{path}:{number}: a blank line, which PaddleSeg does not take. Remove it.')
-        if len(columns) > 2 or len(columns) < 1 + need_label or not all(columns):
-            other = next((mark for mark in '\t, ' if mark != separator and len(line.split(mark)) == 2), None)
-            remedy = 'Write one image and one mask.' if other is None else f'Set separator: {other!r} in the recipe.'
+        if len(columns) > 2 or len(columns) < 1 + need_label or not all(map(_is_clean, columns)):
+            other = next((mark for mark in SEPARATORS if mark != separator and is_pair(line, mark)), None)
+            remedy = 'Write one image and one mask.' if other is None else \
+                f'Set {key}: {other!r} in the recipe.' if key else 'Separate the two by a blank or a TAB.'
             raise InputError(f'{path}:{number}: "{line}" has {len(columns)} columns separated by {separator!r}, '
                              f'expected image and label. {remedy}')
         if number == 1 and not os.path.isfile(os.path.join(root, columns[0])) and os.path.isfile(columns[0]):
@@ -73,6 +76,16 @@ def check_list_file(path, root, separator=' ', need_label=True):
                              'exists. Make the paths of the list relative to dataset_root, or set that to ".".')
     if not number:
         raise InputError(f'{path}: the list is empty. Write one "image{separator}label" per line.')
+
+
+def is_pair(line, separator):
+    """bool: a line is two names with this separator in between, and nothing around them."""
+    columns = line.split(separator)
+    return len(columns) == 2 and all(map(_is_clean, columns))
+
+
+def _is_clean(name):
+    return bool(name) and name == name.strip(' \t,;')
 
 
 def quick(base, split=None, val=None, train_list=None, val_list=None, name='labeled'):
@@ -255,10 +268,11 @@ def _list_problems(parts, every=False):
     yield from _overlaps(parts)
     for part in parts:
         missing = _missing(part)
-        for k, path in missing:
+        for number, (k, path) in enumerate(missing):
+            hint = '' if number else lists.advice(path)  # it lists a folder
             count = '' if every else f' ({1 + sum(1 for _ in missing)} missing files in the {part.name} part)'
-            yield _Problem(f'{part.where(k)}{path}: no such file{count}. Paths in lists are relative to dataset_root '
-                           f'"{lists.root_of(part.base)}".')
+            yield _Problem(f'{part.where(k)}{path}: no such file{count}.{hint} Paths in lists are relative to '
+                           f'dataset_root "{lists.root_of(part.base)}".')
 
 
 def _overlaps(parts):

@@ -10,7 +10,7 @@ from paddleseg_semi.errors import InputError
 
 
 class ExtraLabeled(Dataset):
-    """A list of 'image label', paths absolute or relative to the list's folder; blanks or TAB in between.
+    """A list of 'image label', paths absolute or relative to the list's folder; a blank, a TAB or a comma in between.
 
     Args:
         path (str): the list.
@@ -23,8 +23,11 @@ class ExtraLabeled(Dataset):
 
     def __init__(self, path, base, transforms):
         first = next(lists.lines(path), (0, ''))[1]
-        separator, root = '\t' if '\t' in first else ' ', os.path.dirname(path) or '.'
-        checks.check_list_file(path, root, separator)
+        root = os.path.dirname(path) or '.'
+        possible = [mark for mark in checks.SEPARATORS if checks.is_pair(first, mark)] or [' ']
+        separator = next((mark for mark in possible if all(
+            os.path.isfile(os.path.join(root, column)) for column in first.split(mark))), possible[0])
+        checks.check_list_file(path, root, separator, key=None)
         super().__init__('train', root, transforms, base.num_classes, base.transforms.img_channels, path,
                          separator=separator, ignore_index=base.ignore_index, edge=getattr(base, 'edge', False))
         self.list_file = path

@@ -9,6 +9,8 @@ from paddleseg_semi.errors import InputError, nearest
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 _IMAGE_AND_LABEL = re.compile(r'(.+?(?:' + '|'.join(map(re.escape, IMAGE_SUFFIXES)) + r'))[ \t,]+\S', re.IGNORECASE)
+_STRAY = ' \t,;"\''
+_AROUND_SLASH = re.compile(f'[{_STRAY}]*/[{_STRAY}]*')
 
 
 def lines(path, as_is=False):
@@ -89,6 +91,28 @@ def halves(path):
     return path[:cut], path[cut:]
 
 
+def advice(path):
+    """What may be meant by a path that does not exist.
+
+    Args:
+        path (str): of a list.
+
+    Returns:
+        str: the end of an error line, with a blank before it; '' when nothing is like it.
+    """
+    plain = _AROUND_SLASH.sub('/', path.replace('\\', '/')).strip(_STRAY)
+    if plain != path and os.path.isfile(plain):
+        change = 'write / for \\' if '\\' in path else 'take the blanks, commas or quotes around the name out'
+        return f' There is "{plain}": {change}.'
+    if '\\' in path:
+        return ' Write / for \\ in paths.'
+    folder, wanted = halves(path)
+    stem = os.path.splitext(wanted)[0].lower()
+    found = sorted(os.listdir(folder or '.')) if os.path.isdir(folder or '.') else ()
+    other = next((name for name in found if os.path.splitext(name)[0].lower() == stem), None)
+    return f' There is "{folder}{other}".' if other else ''
+
+
 def raw_images(source, root=''):
     """Image files without masks.
 
@@ -145,8 +169,9 @@ def folder_of(image, folders, where):
     for folder in folders:
         if os.path.isfile(os.path.join(folder, image)):
             return folder
+    hint = max((advice(os.path.join(folder, image)) for folder in folders), key=len)
     raise InputError(f'{where}: no file "{image}" under ' + ' or '.join(f'"{folder or "."}"' for folder in folders)
-                     + '. Give paths relative to dataset_root, or absolute ones.')
+                     + f'.{hint} Give paths relative to dataset_root, or absolute ones.')
 
 
 def check_unique(base):

@@ -10,11 +10,14 @@ import os
 import random
 import threading
 import time
+import traceback
 
 import cv2
 import numpy as np
 import paddle
 from paddle.base.multiprocess_utils import _cleanup_mmap
+from paddleseg.cvlibs import manager
+from paddleseg.transforms import Compose
 
 from paddleseg_semi import images
 from paddleseg_semi.datasets import fills
@@ -101,7 +104,7 @@ class _Stream(paddle.io.Dataset):
             return {'error': _as_bytes(text)}
 
     def _explain(self, index, error):
-        return f'{self.path(index)}: {type(error).__name__}: {error}'
+        return f'{self.path(index)}: {failed_in(error)}'
 
 
 class LabeledStream(_Stream):
@@ -149,7 +152,14 @@ class LabeledStream(_Stream):
 
     def _explain(self, index, error):
         image, mask = self.base.file_list[self.positions[index]][:2]
-        return f'{image} with {mask}: {type(error).__name__}: {error}. Do image and mask have the same size?'
+        try:
+            sizes = images.read(image).shape[:2], images.read_mask(mask).shape[:2]
+        except InputError as unreadable:
+            return str(unreadable)
+        if sizes[0] != sizes[1]:
+            return (f'{image} is {list(sizes[0])} (height, width), but its mask {mask} {list(sizes[1])}: give both the '
+                    f'same size ({failed_in(error)}).')
+        return f'{image} with {mask}: {failed_in(error)}'
 
 
 class UnlabeledStream(_Stream):
@@ -330,6 +340,15 @@ def _apply(transforms, data):
 
 def _channels_first(img):
     return np.ascontiguousarray(np.atleast_3d(img).transpose(2, 0, 1))
+
+
+def failed_in(error):
+    """str: an exception in one line, behind the name of the transform that raised it, if one did."""
+    known = {kind for kind in manager.TRANSFORMS.components_dict.values() if kind is not Compose}
+    owners = (type(frame.f_locals.get('self')) for frame, _ in traceback.walk_tb(error.__traceback__))
+    name = next((owner.__name__ for owner in owners if owner in known), None)
+    where = f'{name} of its transforms fails: ' if name else ''
+    return f'{where}{type(error).__name__}: {" ".join(str(error).split())}'
 
 
 def _as_bytes(text):

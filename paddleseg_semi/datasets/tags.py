@@ -100,6 +100,8 @@ class _Reader:
         if None in masks:
             raise InputError(f'semi.tags: {MASKS}: the training list has no mask for {self._image(masks.index(None))}. '
                              'Give a list of tags, or a folder of XML files.')
+        logger.info(f'semi.tags: {MASKS}: the masks of all {len(masks)} training images are opened for the classes '
+                    'they hold, and for nothing else.')
         self.tags[:] = checks.class_presence(self.base)[:, 1:]
         for i in np.flatnonzero(~self.tags.any(1)):
             self._no_tag(masks[i], i)
@@ -133,7 +135,7 @@ class _Reader:
         return None
 
     def from_list(self, path):
-        index, line_of, others = lists.ImageIndex(self.base), {}, []
+        index, line_of, others, rows = lists.ImageIndex(self.base), {}, [], []
         for number, line in lists.lines(path):
             where, image = f'{path}:{number}', lists.image_of(line)
             found = index.find(image)
@@ -144,7 +146,11 @@ class _Reader:
             if line_of.setdefault(i, number) != number:
                 self.problems.append(f'{where}: "{image}" is listed twice, first in line {line_of[i]}. Remove one.')
                 continue
-            self._set(i, self._words(line[len(image):].strip(' \t,')), where)
+            rows.append((self._words(line[len(image):].strip(' \t,')), where))
+            self._set(i, *rows[-1])
+        if rows and all(len(words) > 1 and {*words} == {'1'} for words, _ in rows):
+            self.problems.append(f'{rows[0][1]}: every line holds ones alone, as a table of 0 and 1 does. Lists have '
+                                 'the ids or names of the classes that an image shows.')
         for i in sorted(set(range(len(self.tags))) - line_of.keys()):
             self.problems.append(f'{path}: has no line for {self._image(i)}. Add "image class class …", or take the '
                                  'image off the training list.')

@@ -24,11 +24,14 @@ from paddleseg_semi.core.common import list_images, save_mask
 from paddleseg_semi.core.palette import Classes, default
 from paddleseg_semi.core.predict import label, predict
 from paddleseg_semi.cvlibs.manager import METHODS
-from paddleseg_semi.datasets import checks
+from paddleseg_semi.datasets import checks, lists, tags
+from paddleseg_semi.datasets.extra import ExtraLabeled
 from paddleseg_semi.datasets.looks import Part
 from paddleseg_semi.datasets.split import Split
 from paddleseg_semi.datasets.streams import EndlessSampler, UnlabeledStream, batches
+from paddleseg_semi.datasets.tags import read_tags
 from paddleseg_semi.datasets.twins import twins
+from paddleseg_semi.deploy import photos
 from paddleseg_semi.deploy.bundle import Bundle
 from paddleseg_semi.deploy.segment import to_classes
 from paddleseg_semi.errors import InputError
@@ -532,6 +535,114 @@ def encoded_png(pixels):
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, 'PNG')
     return data.getvalue()
+
+
+# 10. Folders of links
+
+@pytest.mark.parametrize('of', ['files', 'folder'])
+def test_10_linked_photos_are_found_by_all(data, tmp_path, of):
+    linked = tmp_path / 'linked'
+    if of == 'folder':
+        linked.symlink_to(data.root / 'images')
+    else:
+        (linked / 'deep').mkdir(parents=True)
+        (linked / 'deep/same').symlink_to(data.root / 'images')
+        (linked / 'deep/circle').symlink_to(linked)
+        (linked / 'one.jpg').symlink_to(data.image(3))
+    found = lists.raw_images(str(linked))
+    assert len(found) == 11 + (of == 'files')
+    assert sorted(path for path, _ in list_images(str(linked))) == found
+    assert sorted(path for path, _ in photos.Images(str(linked)).found) == found
+
+
+# 11. What is said of lists, tags and transforms
+
+@pytest.mark.parametrize('separator, line, says', [
+    (' ', 'images\\0.jpg labels\\0.png', 'write / for'), (' ', 'images/0.jpg, labels/0.png', "Set separator: ', '"),
+    (',', 'images/0.jpg, labels/0.png', "Set separator: ', '"), (' ', 'images/0.jpg; labels/0.png', "separator: '; '"),
+    (' ', '"images/0.jpg" "labels/0.png"', 'take the blanks, commas or quotes'),
+    (' ', 'images/0.JPG labels/0.png', 'There is "#/images/0.jpg"'),
+    (' ', 'images/0.jpg labels/0.jpg', 'There is "#/labels/0.png"'),
+    (' ', 'C:\\mine\\0.jpg labels/0.png', 'Write / for \\ in paths')])
+def test_11_lists(data, separator, line, says):
+    (data.root / 'train.txt').write_text(line + '\n')
+    section = {'type': 'Dataset', 'mode': 'train', 'dataset_root': str(data.root),
+               'train_path': str(data.root / 'train.txt'), 'separator': separator}
+    with pytest.raises(InputError) as caught:
+        path = checks.list_files(section)
+        checks.quick(data.base(separator=separator), train_list=path)
+    one([str(caught.value)], 'train.txt:1: ', says.replace('#', str(data.root)))
+
+
+@pytest.mark.parametrize('read', [lists.raw_images, list_images])
+@pytest.mark.parametrize('line, says', [('images\\0.jpg', 'write / for'), ('images/0.JPG', '0.jpg"')])
+def test_11_lists_of_photos(data, read, line, says):
+    (data.root / 'raw.txt').write_text(line + '\n')
+    with pytest.raises(InputError) as caught:
+        read(str(data.root / 'raw.txt'))
+    one([str(caught.value)], says)
+
+
+@pytest.mark.parametrize('separator', [' ', '\t', ',', ', ', ';'])
+def test_11_extra_labeled(data, separator):
+    data.base()
+    path = data.root / 'extra.txt'
+    path.write_text(''.join(f'images/{i}.jpg{separator}labels/{i}.png\n' for i in range(3)))
+    assert ExtraLabeled(str(path), data.base(), []).file_list[2] == [str(data.image(2)), str(data.mask(2))]
+    path.write_text(path.read_text() + 'images/4.jpg')
+    with pytest.raises(InputError, match=r'extra.txt:4: ') as caught:
+        ExtraLabeled(str(path), data.base(), [])
+    assert 'recipe' not in str(caught.value)
+
+
+def test_11_extra_labeled_names_no_key(data):
+    path = data.root / 'extra.txt'
+    path.write_text('images/0.jpg labels/0.png\nimages/1.jpg,labels/1.png\n')
+    with pytest.raises(InputError, match='extra.txt:2: .* by a blank or a TAB'):
+        ExtraLabeled(str(path), data.base(), [])
+
+
+@pytest.mark.parametrize('half', [[], HALF])
+@pytest.mark.parametrize('kind', ['flip', 'normalize'])
+def test_11_a_transform_that_fails(toy, capfd, monkeypatch, kind, half):
+    if kind == 'flip':
+        monkeypatch.setattr(RandomHorizontalFlip, '__call__', lambda self, data: 1 / 0)
+    else:
+        toy.recipe['train_dataset']['transforms'][3].update(mean=[0.5, 0.5], std=[0.5, 0.5, 0.5])
+    toy.recipe.pop('method')
+    assert toy.train(*half) == 2
+    name, err = {'flip': 'RandomHorizontalFlip', 'normalize': 'Normalize'}[kind], capfd.readouterr().err
+    one_line(err, [f'{name} of its transforms fails', '.jpg'])
+    assert 'same size' not in err
+
+
+def test_11_sizes_that_differ(toy, capfd, monkeypatch):
+    """In files that the checks did not open: seen before a transform fails on them, or after."""
+    monkeypatch.setattr(checks, 'quick', lambda *args, **options: None)
+    for i in range(12):
+        Image.fromarray(np.zeros([20, 20], 'uint8')).save(toy.mask(i))
+    assert toy.train() == 2
+    one_line(capfd.readouterr().err, ['.jpg', '[15, 17]', 'same size'])
+    monkeypatch.setattr(RandomHorizontalFlip, '__call__', lambda self, data: 1 / 0)
+    assert toy.train() == 2
+    one_line(capfd.readouterr().err, ['.jpg is [40, 48]', '[20, 20]', 'same size'])
+
+
+@pytest.mark.parametrize('row', ['1,1', '1,1,1'])
+def test_11_a_table_is_no_list_of_tags(data, row):
+    path = data.root / 'tags.csv'
+    path.write_text(''.join(f'images/{i}.jpg,{row}\n' for i in range(8)))
+    with pytest.raises(InputError, match='tags.csv:1: every line holds ones alone, as a table'):
+        read_tags(str(path), data.base())
+    path.write_text(path.read_text().replace(f'images/3.jpg,{row}', 'images/3.jpg,2,2'))  # of every object one
+    assert read_tags(str(path), data.base())[3].tolist() == [0, 1]
+
+
+def test_11_tags_of_masks_are_announced(data, monkeypatch):
+    said = []
+    monkeypatch.setattr(tags.logger, 'info', said.append)
+    read_tags('masks', data.base())
+    one(said, 'semi.tags: masks', 'the masks of all 8 training images are opened')
 
 
 # 1. More classes than 8 bits can hold
