@@ -13,24 +13,11 @@ parser.add_argument('--opts', nargs='+', help='changes to the recipe, key=value'
 
 def main(args):
     from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
-    from paddleseg_semi.datasets import checks, tags
     config = SemiConfig(args.config, opts=args.opts, label_ratio=args.label_ratio,
                         split_ids=args.split_ids)
     builder = SemiBuilder(config, seed=args.seed)
-    has_val = bool(config.val_dataset_cfg)
-    base = builder.train_dataset
-    names = config.classes(base.num_classes).names
-    report = checks.full(base, builder.split(), builder.val_dataset if has_val else None,
-                         checks.list_files(config.train_dataset_cfg),
-                         checks.list_files(config.val_dataset_cfg) if has_val else None,
-                         name='labeled' if config.opens_masks else 'tagged')
-    if 'image_level' in config.kinds:
-        tags.add_to_report(report, config.semi_cfg['tags'], base, config.dic.get('class_names'))
-        if builder.boundary:
-            maps = checks.full(builder.boundary, name='boundary')
-            report.problems += [text for text in maps.problems if text not in report.problems]
-            for name in ('images', 'sizes', 'pixels', 'presence'):
-                getattr(report, name).update(getattr(maps, name))
+    names = config.classes(builder.train_dataset.num_classes).names
+    report = builder.report(builder.split())
     show(report, names)
     for kind, texts in (('warning', report.warnings), ('problem', report.problems)):
         for text in texts[:args.max_lines]:

@@ -28,7 +28,7 @@ from paddleseg_semi.datasets.streams import (
     batches,
     split_at_normalize,
 )
-from paddleseg_semi.datasets.tags import label_maps, read_tags
+from paddleseg_semi.datasets.tags import add_to_report, label_maps, read_tags
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.methods.base import Method, Task
 from paddleseg_semi.models.dinov2 import layer_groups
@@ -154,16 +154,42 @@ class SemiBuilder(SegBuilder):
 
     def check_data(self, split):
         """The cheap checks of the data, before anything is trained."""
+        for check in self._recipe_checks():
+            check()
+        for options in self._checked(split):
+            checks.quick(**options)
+
+    def report(self, split):
+        """checks.Report: the same checks, but of all files, with all that is wrong."""
+        report = checks.Report()
+        for check in self._recipe_checks():
+            try:
+                check()
+            except InputError as error:
+                report.problems.append(str(error))
+        for options in self._checked(split):
+            checks.full(**options, report=report)
+        if 'image_level' in self.config.kinds:
+            add_to_report(report, self.config.semi_cfg['tags'], self.train_dataset, self.config.dic.get('class_names'))
+        for texts in (report.problems, report.warnings):  # sets may share images
+            texts[:] = dict.fromkeys(texts)
+        return report
+
+    def _recipe_checks(self):
+        """list[Callable]: of what the recipe says of its data; each raises InputError."""
+        scored = [lambda: self.scores] if 'scored' in self.config.kinds else []
+        return [lambda: self.config.classes(self.train_dataset.num_classes), self._check_channels, self._check_fills,
+                *scored]
+
+    def _checked(self, split):
+        """Yields dict: the arguments of `checks.quick`, and of `checks.full`, for each set of images."""
         val = self.val_dataset if self.config.val_dataset_cfg else None
-        self.config.classes(self.train_dataset.num_classes)
-        self._check_channels()
-        self._check_fills()
-        checks.quick(self.train_dataset, split, val, self._train_list, self._val_list,
-                     name='labeled' if self.config.opens_masks else 'tagged')
+        yield {'base': self.train_dataset, 'split': split, 'val': val, 'train_list': self._train_list,
+               'val_list': self._val_list, 'name': 'labeled' if self.config.opens_masks else 'tagged'}
         if self.boundary:
-            checks.quick(self.boundary, train_list=self._train_list, name='boundary')
-        for extra in self.extra_labeled:
-            checks.quick(extra, val=val, train_list=extra.list_file)
+            yield {'base': self.boundary, 'train_list': self._train_list, 'name': 'boundary'}
+        for number, extra in enumerate(self.extra_labeled, 1):
+            yield {'base': extra, 'val': val, 'train_list': extra.list_file, 'name': f'extra {number}'}
 
     def _check_fills(self):
         base, semi = self.train_dataset, self.config.semi_cfg

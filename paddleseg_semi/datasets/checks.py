@@ -96,7 +96,7 @@ def quick(base, split=None, val=None, train_list=None, val_list=None, name='labe
         split (Split, optional): its parts; None: all is labeled.
         val (paddle.io.Dataset, optional): the PaddleSeg validation set.
         train_list, val_list (str, optional): their list files, to name lines (see `list_files`).
-        name (str): what `base` is: 'labeled'; 'tagged' (no mask is opened); 'boundary'.
+        name (str): what `base` is: 'labeled'; 'tagged' (no mask is opened); 'boundary'; 'extra 1', … (more masks).
 
     Raises:
         InputError: the first problem found.
@@ -144,6 +144,7 @@ class Report:
         sizes (dict[str, str]): part → 'WxH' or 'WxH to WxH'.
         pixels (dict[str, np.ndarray]): part → [C] int64, pixels of every class ('labeled' and 'val').
         presence (dict[str, np.ndarray]): part → [C] int64, images that hold the class; 'tagged': that have its tag.
+        thumbnails (dict[str, np.ndarray]): part → [N, 16, 16] uint8.
     """
     problems: list = field(default_factory=list)
     warnings: list = field(default_factory=list)
@@ -151,26 +152,29 @@ class Report:
     sizes: dict = field(default_factory=dict)
     pixels: dict = field(default_factory=dict)
     presence: dict = field(default_factory=dict)
+    thumbnails: dict = field(default_factory=dict)
 
 
-def full(base, split=None, val=None, train_list=None, val_list=None, name='labeled'):
+def full(base, split=None, val=None, train_list=None, val_list=None, name='labeled', report=None):
     """All checks on all files. Masks of the unlabeled part are not opened.
 
-    Args: as `quick`.
+    Args:
+        report (Report, optional): of other sets, which is added to. Parts that are in it are not read again.
+        Others as `quick`.
 
     Returns:
         Report: what was found.
     """
-    report = Report()
+    report = report or Report()
     parts = _parts(base, split, val, train_list, val_list, name)
     for problem in _list_problems(parts, every=True):
         (report.problems if problem.fatal else report.warnings).append(problem.text)
-    thumbnails = {}
     for part in parts:
-        thumbnails[part.name] = _look_at_all(part, report)
+        if part.name not in report.images:
+            report.thumbnails[part.name] = _look_at_all(part, report)
     if val is not None:
-        report.warnings += _alike(parts, thumbnails)
-    absent = np.flatnonzero(report.pixels.get('labeled', np.ones(0)) == 0)
+        report.warnings += _alike(parts, report.thumbnails)
+    absent = np.flatnonzero(report.pixels['labeled'] == 0) if name == 'labeled' else np.zeros(0, int)
     absent = absent[absent != base.ignore_index].tolist()
     if absent:
         report.warnings.append(f'No labeled image holds class {", ".join(map(str, absent))}: it cannot be learned. '

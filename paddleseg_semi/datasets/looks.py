@@ -36,7 +36,8 @@ class Look:
 
 @dataclass
 class Part:
-    """Images of one use: 'labeled', 'boundary', 'val'; without labels (masks stay untouched) 'unlabeled', 'tagged'."""
+    """Images of one use: 'labeled', 'boundary', 'extra 1', 'val'; without labels (masks stay untouched) 'unlabeled',
+    'tagged'."""
     name: str
     base: Dataset
     images: list
@@ -114,7 +115,7 @@ class Summary:
     @property
     def suspicious(self):
         """bool: the masks hold ignore_index, and no class but 0, if any."""
-        return self.part.name in ('labeled', 'val') and self._ignored > 0 and not self.pixels[1:].any()
+        return self.part.name != 'boundary' and self._ignored > 0 and not self.pixels[1:].any()
 
     def problem(self):
         """str: what must be wrong with the masks; None if nothing."""

@@ -645,6 +645,48 @@ def test_11_tags_of_masks_are_announced(data, monkeypatch):
     one(said, 'semi.tags: masks', 'the masks of all 8 training images are opened')
 
 
+# check_data and train say the same
+
+def found_by_both(toy, capfd, *words):
+    """Both tools refuse, with the same words."""
+    assert toy.train(*HALF) == 2
+    one_line(capfd.readouterr().err, words)
+    assert toy.call('check_data', '--config', 'recipe.yml', *map(str, HALF)) == 2
+    one([line for line in capfd.readouterr().out.splitlines() if line.startswith('problem: ')], *words)
+
+
+def test_both_look_at_transforms(toy, capfd):
+    toy.recipe.pop('method')
+    ignore(toy, 200)
+    found_by_both(toy, capfd, 'train_dataset.transforms: RandomPaddingCrop', 'label_padding_value 255')
+
+
+def test_both_look_at_channels(toy, capfd):
+    toy.recipe.pop('method')
+    toy.recipe['model']['backbone']['in_channels'] = 1
+    found_by_both(toy, capfd, 'in_channels is 1')
+
+
+@pytest.mark.parametrize('how', ['damaged', 'label'])
+def test_both_look_at_extra_labels(toy, capfd, how):
+    toy.recipe.pop('method')
+    (toy.folder / 'more').mkdir()
+    for i in range(3):
+        Image.open(toy.image(i)).transpose(Image.FLIP_LEFT_RIGHT).save(toy.folder / f'more/{i}.jpg')
+        Image.new('L', (48, 40), 1).save(toy.folder / f'more/{i}.png')
+    (toy.folder / 'more/list.txt').write_text(''.join(f'{i}.jpg {i}.png\n' for i in range(3)))
+    toy.recipe['semi'] = {'extra_labeled': 'more/list.txt'}
+    toy.flags()
+    assert toy.call('check_data', '--config', 'recipe.yml') == 0
+    assert 'extra 1: 3 images, 48x40' in capfd.readouterr().out
+    if how == 'damaged':
+        damage(toy.folder / 'more/1.jpg')
+        found_by_both(toy, capfd, 'more/list.txt:2: more/1.jpg: cannot be decoded')
+    else:
+        Image.new('L', (48, 40), 9).save(toy.folder / 'more/1.png')
+        found_by_both(toy, capfd, 'more/list.txt:2: more/1.png: has label 9')
+
+
 # 1. More classes than 8 bits can hold
 
 class Says(paddle.nn.Layer):
