@@ -20,7 +20,7 @@ from PIL import Image
 
 from paddleseg_semi import images
 from paddleseg_semi.core.cams import label_of
-from paddleseg_semi.core.common import list_images, save_mask
+from paddleseg_semi.core.common import check_class_count, list_images, save_mask
 from paddleseg_semi.core.palette import Classes, default
 from paddleseg_semi.core.predict import label, predict
 from paddleseg_semi.cvlibs.manager import METHODS
@@ -377,7 +377,7 @@ def test_6_transforms_that_fill_with_another(toy, refused, op, key):
     refused(says=['train_dataset.transforms', op['type'], f'{key} 255', 'ignore_index 200', f'Set {key}: 200'])
 
 
-@pytest.mark.parametrize('value', [3, 200, 254, 255])
+@pytest.mark.parametrize('value', [0, 3, 200, 254, 255])
 def test_6_any_value(toy, value, capfd):
     ignore(toy, value)
     toy.recipe['train_dataset']['transforms'][0].update(crop_size=[64, 64], label_padding_value=value)
@@ -404,6 +404,12 @@ def test_6_extra_labels_pass_other_transforms(toy, refused):
         'weak': [{'type': 'RandomPaddingCrop', 'crop_size': [32, 32]}, {'type': 'Normalize'}]}}
     refused(*HALF, '--method', 'FixMatch', says=['semi.unlabeled', 'extra_labeled', 'RandomPaddingCrop',
                                                  'label_padding_value'])
+
+
+def test_6_an_ignored_class_is_not_counted(data):
+    report = data.report(num_classes=256, ignore_index=0)
+    assert report.pixels['labeled'][0] == report.presence['labeled'][0] == 0 < report.pixels['labeled'][1]
+    assert not any(' class 0' in line for line in report.warnings)
 
 
 def test_6_padding_with_class_0_is_seen(toy):
@@ -714,6 +720,12 @@ def test_1_predictions(data, tmp_path):
     assert not (tmp_path / 'out').exists()
     predict(Says(255, 256), Compose([Normalize()]), photos, str(tmp_path / 'out'), COLORS)
     assert set(np.unique(Image.open(tmp_path / 'out/pseudo_color_prediction/zero.png'))) == {255}
+
+
+def test_1_how_many():
+    check_class_count(256)
+    with pytest.raises(InputError, match='num_classes: 257'):
+        check_class_count(257)
 
 
 def test_1_a_mask(tmp_path):
