@@ -25,6 +25,10 @@ _BITS_PER_SAMPLE = 258  # of TIFF
 Image.MAX_IMAGE_PIXELS = None  # `_checked` has the limit it is given
 
 
+class Unreadable(InputError):
+    """A file that cannot be read as what it should be: missing, damaged, of another format, or too large."""
+
+
 class Decoded(NamedTuple):
     """A photo, and what its file says of it.
 
@@ -51,7 +55,7 @@ def read(path, channels=3, max_pixels=MAX_PIXELS):
         np.ndarray: uint8 [h, w, 3] RGB, or [h, w] gray; see :func:`decode`.
 
     Raises:
-        InputError: what is wrong with it, behind its path.
+        Unreadable: what is wrong with it, behind its path.
     """
     return inspect(path, channels, max_pixels).pixels
 
@@ -74,7 +78,7 @@ def read_mask(path, max_pixels=MAX_PIXELS):
         np.ndarray: [h, w] uint8, uint16, int32 or bool; [h, w, channels] of a file that is no mask.
 
     Raises:
-        InputError: as :func:`read`; or its compression has changed the ids.
+        Unreadable: as :func:`read`; or its compression has changed the ids.
     """
     def decoded(data):
         with _opened(data, FORMATS) as image:
@@ -149,7 +153,7 @@ def _named(path, decoded, what):
         verb = 'decoded'
         return decoded(data)
     except Exception as error:
-        raise InputError(f'{path}: cannot be {verb} as {what} ({reason(error)}). Is it missing, truncated or of '
+        raise Unreadable(f'{path}: cannot be {verb} as {what} ({reason(error)}). Is it missing, truncated or of '
                          'another format?') from None
 
 

@@ -120,13 +120,8 @@ class Journal:
 
     def unreadable(self, photos):
         """Takes the unlabeled photos (path → why) that could not be read, so that others stood in for them."""
-        if photos:
-            plural = 's' if len(photos) > 1 else ''
-            self.say(f'{len(photos)} unlabeled photo{plural} could not be read; others were taken instead:')
-        for path in sorted(photos)[:_LISTED]:
-            self.say(f'  {photos[path]}')
-        if len(photos) > _LISTED:
-            self.say(f'  … and {len(photos) - _LISTED} more; tools/check_data.py lists all.')
+        for line in listed(photos, 'others were taken instead'):
+            self.say(line)
 
     def restart_timer(self):
         """Time spent on evaluation and saving is not part of a batch."""
@@ -164,6 +159,16 @@ class Journal:
         if self.vdl:
             for tag, value in values.items():
                 self.vdl.add_scalar(tag.replace('%', ' percent'), float(value), self.clock.iter)  # refused in a tag
+
+
+def listed(photos, fate):
+    """Yields lines on unlabeled photos (path → why) that could not be read, and their fate; of no photos none."""
+    if photos:
+        yield f'{len(photos)} unlabeled photo{"s" if len(photos) > 1 else ""} could not be read; {fate}:'
+    for path in sorted(photos)[:_LISTED]:
+        yield f'  {photos[path]}'
+    if len(photos) > _LISTED:
+        yield f'  … and {len(photos) - _LISTED} more; tools/check_data.py lists all.'
 
 
 def _named(values, names):

@@ -76,25 +76,35 @@ def _prepared(image, transforms):
 
 def label(model, transforms, pairs, scales=(1.0,), flip=False, **options):
     """Writes what a network says about images as palette PNGs of their sizes. Masks that are there already stay, so a
-    killed run can be repeated. With several ranks each labels every nranks-th image.
+    killed run can be repeated. Images that cannot be read get none. With several ranks each labels every nranks-th
+    image.
 
     Args:
         model (nn.Layer): returns a list of logits, the main one [N, C, H, W] first.
         transforms (Compose): what an image passes before the network.
         pairs (list[tuple[str, str]]): image, and the mask to write.
         scales, flip, **options: as :func:`class_scores`.
+
+    Returns:
+        dict[str, str]: the images of this rank that cannot be read → why.
     """
+    unreadable = {}
     color_map = palette.default()
     pairs = [pair for pair in pairs[dist.get_rank()::dist.get_world_size()] if not os.path.exists(pair[1])]
     bar = progress_bar(len(pairs), show=dist.get_rank() == 0)
     with evaluating(model), paddle.no_grad():
         for i, (image, mask) in enumerate(pairs):
-            data = _prepared(image, transforms)
+            bar.update(i + 1)
+            try:
+                data = _prepared(image, transforms)
+            except images.Unreadable as error:
+                unreadable[image] = str(error)
+                continue
             scores = class_scores(model, data['img'], scales, flip, **options)
             check_class_count(scores.shape[1])
             scores = reverse_transform(scores, data['trans_info'], mode='bilinear')
             save_mask(scores.argmax(1)[0].numpy().astype('uint8'), mask, color_map, durable=True)
-            bar.update(i + 1)
+    return unreadable
 
 
 def class_scores(model, img, scales=(1.0,), flip=False, size_divisor=None, average_probs=False, **window):

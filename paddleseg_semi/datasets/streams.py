@@ -225,7 +225,7 @@ class UnlabeledStream(_Stream):
         for index in indices:
             try:
                 return index, _read_image(self.files[index], self.channels), failures
-            except InputError as error:
+            except images.Unreadable as error:
                 failures.append([self.files[index], str(error)])
         others = f' Nor can the {len(failures) - 1} photos that would take its place.' if len(failures) > 1 else ''
         raise InputError(failures[0][1] + others)

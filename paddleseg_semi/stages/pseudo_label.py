@@ -9,6 +9,7 @@ from paddleseg.transforms import Compose
 from paddleseg.utils import logger
 
 from paddleseg_semi.core import parallel
+from paddleseg_semi.core.journal import listed
 from paddleseg_semi.core.metrics import confusion_matrix, scores
 from paddleseg_semi.core.predict import label
 from paddleseg_semi.cvlibs.manager import STAGES
@@ -108,16 +109,26 @@ class Labeler(TrainedRun):
         return lists.raw_images(files, self.root)
 
     def label(self, images, folder, scales=(1.0,), flip=False):
-        """Writes the masks of images below a folder, under the images' names below dataset_root.
+        """Writes the masks of images below a folder, under the images' names below dataset_root. Images that cannot be
+        read are passed over, and listed.
 
         Returns:
             list[tuple[str, str]]: image and mask, on all ranks when all masks are written.
+
+        Raises:
+            InputError: no image can be read.
         """
         items = [(image, os.path.join(folder, name + '.png')) for image, name in zip(images, self.names(images))]
         val, test = self.config.val_dataset_cfg, self.config.test_config
         transforms = Compose(self.builder.val_transforms, img_channels=val.get('img_channels', 3))
         keys = ('is_slide', 'crop_size', 'stride', 'size_divisor', 'average_probs')
         logger.info(f'Labeling {len(items)} images with {self.weights}; masks: {folder}')
-        label(self.network(), transforms, items, scales, flip, **{key: test[key] for key in keys if key in test})
+        unreadable = label(self.network(), transforms, items, scales, flip,
+                           **{key: test[key] for key in keys if key in test})
         parallel.barrier()
-        return items
+        unreadable = parallel.merged(unreadable)
+        if len(unreadable) == len(items):
+            raise InputError(f'{unreadable[items[0][0]]} None of {len(items)} images can be labeled.')
+        for line in listed(unreadable, 'they are left out'):
+            logger.warning(line)
+        return [item for item in items if item[0] not in unreadable]

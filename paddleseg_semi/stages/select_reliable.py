@@ -49,7 +49,9 @@ class SelectReliable:
         masks = []  # one network at a time is in memory
         for labeler in labelers:
             folder = os.path.join(out_dir, os.path.basename(os.path.dirname(labeler.weights)))
-            masks.append([mask for _, mask in labeler.label(images, folder)])
+            items = labeler.label(images, folder)
+            images = [image for image, _ in items]  # without those that cannot be read
+            masks.append([mask for _, mask in items])
         if dist.get_rank() == 0:
             self._write(out_dir, [lists.relative(image, labelers[0].root) for image in images],
                         _scores(masks, num_classes))

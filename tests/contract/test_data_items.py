@@ -38,7 +38,7 @@ from paddleseg_semi.errors import InputError
 from paddleseg_semi.methods.supervised import Supervised
 from paddleseg_semi.transforms.geometry import RandomResizedCrop, RandomSmoothScale
 
-from . import test_weak_pipeline
+from . import test_pipeline, test_weak_pipeline
 from .conftest import HALF, RECIPE, one_line
 from .test_sbnet import tagged  # noqa: F401  a fixture
 
@@ -504,6 +504,22 @@ def test_12_a_run_goes_on(toy, method, capfd):
     toy.flags()
     assert toy.call('check_data', '--config', 'recipe.yml') == 0
     assert '0 problems, 3 warnings' in capfd.readouterr().out
+
+
+def test_12_a_pipeline_goes_on(toy, capfd):
+    """Stages leave such photos out, and say so."""
+    toy.write_list('train', range(12))
+    flags = test_pipeline.flags(toy)
+    assert toy.call('split_dataset', '--config', 'recipe.yml', '--label_ratio', 0.5, '--save_dir', 'split') == 0
+    photo = (toy.folder / 'split/unlabeled.txt').read_text().split()[2]
+    damage(toy.folder / 'data' / photo)
+    flags[flags.index('--label_ratio'):flags.index('--label_ratio') + 2] = ['--split_ids', 'split']
+    capfd.readouterr()
+    assert toy.call('pipeline', *flags) == 0
+    out = capfd.readouterr().out
+    assert '1 unlabeled photo could not be read; they are left out' in out and f'{photo}: cannot be decoded' in out
+    parts = [(toy.folder / f'run/reliable/{name}.txt').read_text().split() for name in ('reliable', 'unreliable')]
+    assert len(parts[0] + parts[1]) == 5 and photo not in parts[0] + parts[1]
 
 
 @pytest.mark.parametrize('how', ['truncated', 'gif', 'empty', 'text'])
