@@ -19,11 +19,16 @@ def shuffled_fixmatch():
         """FixMatch in which every image gets the pseudo labels of another one of its batch: as many, of the same
         classes and as sure. It must not gain."""
 
-        def weak_pass(self, batch):
-            losses, own, pasted = super().weak_pass(batch)
-            return losses, *([value.roll(1, 0) for value in labels] for labels in (own, pasted))
+        def weak_pass(self, batch, clock):
+            losses, guides = super().weak_pass(batch, clock)
+            return losses, [guide._replace(own=guide.own.each(_of_another), other=guide.other.each(_of_another))
+                            for guide in guides]
 
     return ShuffledFixMatch
+
+
+def _of_another(maps):
+    return maps.roll(1, 0)
 
 
 def main(args):

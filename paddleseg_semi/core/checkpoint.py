@@ -27,6 +27,7 @@ from paddleseg.utils import logger
 
 from paddleseg_semi import files as disk
 from paddleseg_semi import safe
+from paddleseg_semi.cvlibs.manager import translated
 from paddleseg_semi.errors import InputError, RunError
 
 MODEL, OPTIMIZERS, STATES, METHOD = 'model.pdparams', 'model.pdopt', 'model.pdstates', 'method.pdparams'
@@ -175,7 +176,7 @@ class Checkpoints:
         if not isinstance(recipe, dict) or not {*self.identity} <= {*states} or not _has_progress(states):
             raise InputError(f'--resume_model {folder}: {STATES} does not come from this suite, so optimizers and '
                              'data order cannot be restored. Start from its weights instead: model.pretrained.')
-        self._check_identity(folder, {**states, 'config': recipe})
+        self._check_identity(folder, {**states, 'config': translated(recipe)[0]})
         files = [name for name in (OPTIMIZERS, METHOD, EMA) if os.path.isfile(os.path.join(folder, name))]
         return {STATES: states, **{name: safe.load(os.path.join(folder, name)) for name in files}}
 

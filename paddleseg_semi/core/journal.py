@@ -75,7 +75,8 @@ class Journal:
         if rates is None:
             return
         self.window = []
-        losses, stats = ({k: v.mean() for k, v in part.items()} for part in (losses, stats))
+        losses = {name: np.nan_to_num(values).mean() for name, values in losses.items()}  # a term left out adds nothing
+        stats = {name: np.nanmean(values) for name, values in stats.items()}
         self._line(sum(losses.values()), {**losses, **stats}, rates)
 
     def say(self, text):
@@ -176,10 +177,11 @@ def _named(values, names):
 
 
 def _on_host(steps):
-    """[{name: scalar tensor}] → {name: np.ndarray [steps]}, in one copy from the device; 0 where a step has none."""
+    """[{name: scalar tensor}] → {name: np.ndarray [steps]}, in one copy from the device; NaN where a step has none."""
     names = list(dict.fromkeys(name for step in steps for name in step))
     if not names:
         return {}
-    values = [step.get(name, paddle.zeros([])).astype('float32').reshape([]) for step in steps for name in names]
+    missing = paddle.full([], math.nan)
+    values = [step.get(name, missing).astype('float32').reshape([]) for step in steps for name in names]
     values = paddle.stack(values).numpy()
     return dict(zip(names, np.asarray(values).reshape(len(steps), len(names)).T))

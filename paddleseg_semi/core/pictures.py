@@ -35,14 +35,15 @@ def strip(method, batch, unlabeled, clock, classes, rows=2):
 
     if unlabeled:
         unlabeled = {key: value[:rows] for key, value in unlabeled.items()}
-        views = [value.numpy() for value in method.explain(unlabeled, clock)]
-        views += [method.pseudo_label(unlabeled['weak'], method.deployed)[0].numpy()]
+        pseudo, keep = method.explain(unlabeled, clock)
+        prediction = method.pseudo_label(unlabeled['weak'], net=method.deployed).label
+        views = [value.numpy() for value in (pseudo.label, pseudo.conf, keep, prediction)]
         views += [unlabeled['truth'].numpy()] if 'truth' in unlabeled else []
         tables.append((('image', 'pseudo label', 'confidence', 'kept', 'prediction', 'truth')[:1 + len(views)], [
             [_photo(img), painted(img, pseudo), _gray(conf), _gray(keep), *(painted(img, label) for label in labels)]
             for img, pseudo, conf, keep, *labels in zip(unlabeled['weak'].numpy(), *views)]))
     img = batch['img'][:1]
-    labels = [method.pseudo_label(img, method.deployed)[0].numpy()[0]]
+    labels = [method.pseudo_label(img, net=method.deployed).label.numpy()[0]]
     labels += [batch['label'].numpy()[0]] if 'label' in batch else []
     img = img.numpy()[0]
     tables.append((('image', 'prediction', 'truth')[:1 + len(labels)],

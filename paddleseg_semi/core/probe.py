@@ -61,13 +61,13 @@ class Probe:
         return pseudo, total['classes'] / max(total['kept'], 1), oracle
 
     def _count(self, method, batch, clock):
-        pseudo, conf, keep = method.explain(batch, clock)
-        valid, none = batch['valid'], paddle.full_like(pseudo, self.num_classes)
+        (pseudo, conf, valid), keep = method.explain(batch, clock)
+        none = paddle.full_like(pseudo, self.num_classes)
         count = {'valid': valid.sum(), 'kept': keep.sum(), 'conf': (conf * valid.astype('float32')).sum(),
                  'classes': paddle.bincount(paddle.where(keep, pseudo, none).flatten(),
                                             minlength=self.num_classes + 1)[:-1]}
         if method.deployed is not method.model:
-            count['gap'] = ((method.pseudo_label(batch['weak'])[0] != pseudo) & valid).sum()
+            count['gap'] = ((method.pseudo_label(batch['weak']).label != pseudo) & valid).sum()
         if 'truth' in batch:
             truth, ignore = batch['truth'], paddle.full_like(pseudo, self.ignore_index)
             for name, mask in (('all_matrix', valid), ('kept_matrix', keep)):

@@ -6,11 +6,12 @@ from ast import literal_eval
 
 import yaml
 from paddleseg.cvlibs import Config, manager
+from paddleseg.utils import logger
 
 from paddleseg_semi import safe
 from paddleseg_semi.core import palette
 from paddleseg_semi.core.common import check_scales, check_window
-from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.cvlibs.manager import METHODS, translated
 from paddleseg_semi.cvlibs.schema import check_keys, check_sections
 from paddleseg_semi.datasets.split import check_ratio
 from paddleseg_semi.errors import InputError, nearest
@@ -50,6 +51,9 @@ class SemiConfig(Config):
         check_sections(self.dic, path)
         self._apply_flags(flags)
         self._settle_method(flags.get('method'))
+        self.dic, lines = translated(self.dic)
+        for line in lines:
+            logger.warning(f'{path}: {line}')
         check_keys(self.dic, path)
         self._check_numbers()
         self._check_test(path)

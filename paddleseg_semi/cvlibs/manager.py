@@ -1,6 +1,28 @@
-"""The two registries PaddleSeg does not have."""
+"""The two registries PaddleSeg does not have, and what knobs of methods were called in earlier versions."""
 
 from paddleseg.cvlibs.manager import ComponentManager
 
 METHODS = ComponentManager('methods')
 STAGES = ComponentManager('stages')
+
+
+def translated(recipe):
+    """A recipe in today's words.
+
+    Args:
+        recipe (dict): a whole one; its `method` says by `renamed` what it was called before.
+
+    Returns:
+        tuple[dict, list[str]]: the recipe, changed where it has to be; and a line for every change.
+    """
+    section = recipe.get('method')
+    known = METHODS.components_dict.get(section.get('type')) if isinstance(section, dict) else None
+    section, lines = dict(section or {}), []
+    for old, new in getattr(known, 'renamed', {}).items():
+        if isinstance(old, str) and old in section:
+            section[new] = section.pop(old)
+            lines.append(f'method.{old} is called {new} now; it is taken as that.')
+        elif isinstance(old, tuple) and section.get(old[0]) == old[1]:
+            section[old[0]] = new
+            lines.append(f'method.{old[0]}: {old[1]} is called {new} now; it is taken as that.')
+    return ({**recipe, 'method': section}, lines) if lines else (recipe, lines)

@@ -7,6 +7,7 @@ from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.losses.adversarial import fool, one_hot, tell_apart, trusted
 from paddleseg_semi.losses.masked import masked_cross_entropy
 from paddleseg_semi.methods.base import Method
+from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.discriminator import Discriminator
 from paddleseg_semi.models.modes import evaluating, frozen
 
@@ -20,9 +21,9 @@ class AdvSemiSeg(Method):
 
     Args:
         task (Task): what is to be learned.
-        lambda_adv (float): weight of the adversarial term on labeled images.
-        lambda_semi_adv (float): the same on unlabeled images.
-        lambda_semi (float): weight of the self-training cross entropy.
+        adv_weight (float): weight of the adversarial term on labeled images.
+        semi_adv_weight (float): the same on unlabeled images.
+        semi_weight (float): weight of the self-training cross entropy.
         mask_threshold (float): T_semi, the confidence, 0..1, from which a pixel trains on its prediction.
         semi_start (int|float): when self-training starts, in updates (5000) or as a share of the run (0.25).
         semi_start_adv (int|float): when unlabeled images come in at all.
@@ -32,13 +33,14 @@ class AdvSemiSeg(Method):
             trusted, and let padding count as image.
     """
 
+    renamed = {'lambda_adv': 'adv_weight', 'lambda_semi_adv': 'semi_adv_weight', 'lambda_semi': 'semi_weight'}
     streams = {'labeled': 'labeled', 'unlabeled': 'unlabeled', 'ground_truth': 'labeled'}
 
-    def __init__(self, task, lambda_adv=0.01, lambda_semi_adv=0.001, lambda_semi=0.1, mask_threshold=0.2,
+    def __init__(self, task, adv_weight=0.01, semi_adv_weight=0.001, semi_weight=0.1, mask_threshold=0.2,
                  semi_start=0.25, semi_start_adv=0.25, d_remain=False, ndf=64, reference_quirks=False):
         super().__init__(task)
         self.discriminator = Discriminator(task.num_classes, ndf)
-        self.lambda_adv, self.lambda_semi_adv, self.lambda_semi = lambda_adv, lambda_semi_adv, lambda_semi
+        self.adv_weight, self.semi_adv_weight, self.semi_weight = adv_weight, semi_adv_weight, semi_weight
         self.mask_threshold, self.semi_start, self.start = mask_threshold, semi_start, semi_start_adv
         self.d_remain, self.reference_quirks = d_remain, reference_quirks
 
@@ -46,12 +48,14 @@ class AdvSemiSeg(Method):
         return {'model': self.model, 'discriminator': self.discriminator}
 
     def semi_step(self, batch, clock):
+        if self.semi_weight <= 0 and self.semi_adv_weight <= 0:
+            return self._terms(batch)
         return self._terms(batch, *self._unlabeled(batch['unlabeled'], clock))              # eq. 4 and 5 on X_u
 
     def labeled_step(self, batch, clock):
-        return self._terms(batch, *_nothing())
+        return self._terms(batch)
 
-    def _terms(self, batch, semi, semi_adv, fake_u, stats):
+    def _terms(self, batch, semi_losses=None, fake_u=None, stats=None):
         labeled = batch['labeled']
         known = labeled['label'] != self.ignore_index                                       # [N, H, W]
 
@@ -60,8 +64,7 @@ class AdvSemiSeg(Method):
         with frozen(self.discriminator):
             d_labeled = self.discriminator(prob)                                            # [N, 1, H, W]
         losses = {'sup': self.supervised(labeled, logits),
-                  'adv': self.lambda_adv * fool(d_labeled, known),
-                  'semi_adv': semi_adv, 'semi': semi}
+                  'adv': self.adv_weight * fool(d_labeled, known), **(semi_losses or {})}
 
         fake, keep_fake = prob.detach(), known                                              # eq. 2
         if self.d_remain and fake_u is not None:
@@ -72,38 +75,30 @@ class AdvSemiSeg(Method):
         real_term, fake_term = tell_apart(d_real, keep_real, self.discriminator(fake), keep_fake)
         losses.update(disc_fake=fake_term / 2, disc_real=real_term / 2)
 
-        stats.update(d_labeled=F.sigmoid(d_labeled.detach()).mean(), d_real=F.sigmoid(d_real.detach()).mean())
-        return losses, stats
+        return losses, {**(stats or {}), 'd_labeled': F.sigmoid(d_labeled.detach()).mean(),
+                        'd_real': F.sigmoid(d_real.detach()).mean()}
 
     def _unlabeled(self, unlabeled, clock):
         """The terms of unlabeled images, what the discriminator sees of them, and statistics."""
-        if self.lambda_semi <= 0 and self.lambda_semi_adv <= 0:
-            return _nothing()
         valid = paddle.ones_like(unlabeled['valid']) if self.reference_quirks else unlabeled['valid']
         logit = self.model(unlabeled['weak'])[0]                                            # [N, C, H, W]
         prob = F.softmax(logit, axis=1)
         with frozen(self.discriminator):
             d_logits = self.discriminator(prob)                                             # [N, 1, H, W]
         conf, trust = trusted(d_logits, self.mask_threshold)                                # [N, H, W]
-        semi, semi_adv = paddle.zeros([]), self.lambda_semi_adv * fool(d_logits, valid)
-        keep = paddle.zeros_like(valid)
-        if self.lambda_semi > 0 and clock.reached(self.semi_start):
+        pseudo = Pseudo(prob.detach().argmax(1), conf, valid)
+        losses, stats = {'semi_adv': self.semi_adv_weight * fool(d_logits, valid)}, {'d_unlabeled': conf.mean()}
+        if self.semi_weight > 0 and clock.reached(self.semi_start):
             keep = trust & valid
-            semi = self.lambda_semi * masked_cross_entropy(logit, prob.detach().argmax(1), keep)
+            stats['kept'] = pseudo.kept(keep)
+            losses['semi'] = self.semi_weight * masked_cross_entropy(logit, pseudo.label, keep)
             if self.reference_quirks:
-                semi_adv = semi_adv * keep.any().astype(semi_adv.dtype)
-        return semi, semi_adv, (prob.detach(), valid), {'kept': keep.astype('float32').mean(),
-                                                        'd_unlabeled': conf.mean()}
+                losses['semi_adv'] *= keep.any().astype(losses['semi_adv'].dtype)
+        return losses, (prob.detach(), valid), stats
 
     def explain(self, unlabeled, clock):
         with evaluating(self.model), paddle.no_grad():
             prob = F.softmax(self.model(unlabeled['weak'])[0], axis=1)
             conf, trust = trusted(self.discriminator(prob), self.mask_threshold)
         started = paddle.full_like(trust, clock.reached(self.semi_start) and clock.reached(self.start))
-        return prob.argmax(1), conf, trust & unlabeled['valid'] & started
-
-
-def _nothing():
-    """What `AdvSemiSeg._unlabeled` returns without unlabeled images."""
-    zero = paddle.zeros([])
-    return zero, zero, None, {'kept': zero, 'd_unlabeled': zero}
+        return Pseudo(prob.argmax(1), conf, unlabeled['valid']), trust & unlabeled['valid'] & started

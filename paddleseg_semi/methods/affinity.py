@@ -17,17 +17,18 @@ class Affinity(Method):
     Args:
         task (Task): what is to be learned; its model gives features at an eighth of the size, as `AffinityNet` does.
         radius (int): pixels of a pair are less than this far apart, in cells of 8x8 pixels.
-        weight_background, weight_same, weight_different (float): of pairs in the background, of one class, of two.
+        bg_weight, same_weight, diff_weight (float): of pairs in the background, of one class, of two.
     """
 
+    renamed = {'weight_background': 'bg_weight', 'weight_same': 'same_weight', 'weight_different': 'diff_weight'}
     streams = {'scored': 'scored'}
 
-    def __init__(self, task, radius=5, weight_background=0.25, weight_same=0.25, weight_different=0.5):
+    def __init__(self, task, radius=5, bg_weight=0.25, same_weight=0.25, diff_weight=0.5):
         super().__init__(task)
         if not isinstance(radius, int) or radius < 2:
             raise InputError(f'method.radius: {radius}: give a whole number of at least 2.')
         self.radius, self.steps = radius, half_disk(radius)
-        self.weights = weight_background, weight_same, weight_different
+        self.weights = bg_weight, same_weight, diff_weight
 
     def step(self, batch, clock):
         img, label = batch['scored']['img'], batch['scored']['label']                       # [N, h, w]

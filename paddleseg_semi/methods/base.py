@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 from paddleseg.core.train import loss_computation
 
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.modes import evaluating
 
 
@@ -47,10 +47,12 @@ class Method(nn.Layer):
             Two of kind 'unlabeled' are shuffled independently. The first stream says how long an epoch is.
         start (int|float): labeled images only until then, in updates (500) or as a share of the run (0.15); a recipe
             sets it by `semi.start`.
+        renamed (dict): earlier names of knobs → those of today; (knob, value) → the value of today.
     """
 
     streams = {'labeled': 'labeled', 'unlabeled': 'unlabeled'}
     start = 0
+    renamed = {}
 
     def __init__(self, task):
         super().__init__()
@@ -67,7 +69,7 @@ class Method(nn.Layer):
 
         Returns:
             tuple[dict[str, Tensor], dict[str, Tensor]]: loss terms, weights included, whose sum is minimised; and
-            statistics for the log. Scalars, under the same names in every step from `start` on.
+            statistics for the log. Scalars; a term that a step has not is not there.
         """
         return self.semi_step(batch, clock) if clock.reached(self.start) else self.labeled_step(batch, clock)
 
@@ -117,21 +119,20 @@ class Method(nn.Layer):
                                  'loss, or leave it out.')
         return sum(terms)
 
-    def pseudo_label(self, img, net=None):
+    def pseudo_label(self, img, valid=None, net=None):
         """What a network in eval mode says about images, without gradient; its mode is restored.
 
         Args:
             img (Tensor): [N, 3, H, W].
+            valid (Tensor, optional): [N, H, W], bool, False where a transform padded. Default: all True.
             net (nn.Layer, optional): default: the model.
 
         Returns:
-            tuple[Tensor, Tensor]: pseudo labels [N, H, W] int64 and their probability [N, H, W] float32, 0..1.
+            Pseudo: labels, probabilities and `valid`.
         """
         net = net or self.model
         with evaluating(net), paddle.no_grad():
-            prob = F.softmax(net(img)[0], axis=1)
-            pseudo = prob.argmax(1)
-            return pseudo, prob.take_along_axis(pseudo.unsqueeze(1), 1).squeeze(1)
+            return Pseudo.of(net(img)[0], valid)
 
     def explain(self, unlabeled, clock):
         """What the method makes of a batch without masks, for the pictures.
@@ -141,7 +142,7 @@ class Method(nn.Layer):
             clock (Clock): now.
 
         Returns:
-            tuple[Tensor, Tensor, Tensor]: pseudo [N, H, W] int64, conf [N, H, W] float32 in 0..1, keep [N, H, W] bool.
+            tuple[Pseudo, Tensor]: the pseudo labels, and which of them train: [N, H, W] bool.
         """
-        pseudo, conf = self.pseudo_label(unlabeled['weak'])
-        return pseudo, conf, unlabeled['valid']
+        pseudo = self.pseudo_label(unlabeled['weak'], unlabeled['valid'])
+        return pseudo, pseudo.valid

@@ -1,11 +1,10 @@
 """What methods that mix unlabeled images have in common."""
 
 import paddle
-import paddle.nn.functional as F
 
 from paddleseg_semi.errors import InputError, nearest
-from paddleseg_semi.losses.masked import masked_cross_entropy
-from paddleseg_semi.transforms.mixing import PARTNERS
+
+PARTNERS = ('other', 'reversed', 'same')
 
 
 def mixing_streams(partner):
@@ -35,53 +34,6 @@ def partner_batch(batch):
         dict[str, Tensor]: keys and shapes of `batch['unlabeled']`.
     """
     return batch['mix'] if 'mix' in batch else {key: value.flip(0) for key, value in batch['unlabeled'].items()}
-
-
-def decide(logits):
-    """Pseudo labels, without gradient.
-
-    Args:
-        logits (Tensor): [N, C, H, W].
-
-    Returns:
-        tuple[Tensor, Tensor]: labels [N, H, W] int64 and their probability [N, H, W] float32, 0..1.
-    """
-    logits = logits.detach()
-    pseudo = logits.argmax(1)
-    return pseudo, F.softmax(logits, axis=1).take_along_axis(pseudo.unsqueeze(1), 1).squeeze(1)
-
-
-def share(keep, valid=None):
-    """Share of kept pixels, for the log.
-
-    Args:
-        keep (Tensor): bool, any shape.
-        valid (Tensor, optional): bool, same shape: the pixels that count. Default: all.
-
-    Returns:
-        Tensor: scalar, 0..1; 0 when no pixel counts.
-    """
-    return keep.astype('float32').mean() if valid is None else \
-        (keep & valid).astype('float32').sum() / valid.astype('float32').sum().clip(min=1)
-
-
-def confident_cross_entropy(logits, pseudo, conf, valid, thresh):
-    """FixMatch's loss: doubtful pixels drop out of the numerator only.
-
-    .. math:: \\frac{\\sum_i 1[conf_i \\ge thresh] 1[valid_i] CE_i}{\\sum_i 1[valid_i]}
-
-    Args:
-        logits (Tensor): [N, C, H, W].
-        pseudo (Tensor): [N, H, W], int64.
-        conf (Tensor): [N, H, W], float32, 0..1.
-        valid (Tensor): [N, H, W], bool.
-        thresh (float): 0..1.
-
-    Returns:
-        Tensor: scalar; 0 with zero gradient when nothing is confident.
-    """
-    keep = (conf >= thresh) & valid
-    return masked_cross_entropy(logits, pseudo, keep) * share(keep, valid)
 
 
 def joined(labeled, unlabeled):

@@ -6,7 +6,8 @@ from paddleseg.utils import logger
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.losses.masked import masked_cross_entropy
 from paddleseg_semi.methods.base import Method
-from paddleseg_semi.methods.common import decide, joined, mixing_streams, partner_batch, share
+from paddleseg_semi.methods.common import joined, mixing_streams, partner_batch
+from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.transforms.mixing import paste, toggled_boxes
 
 
@@ -16,7 +17,7 @@ class CPS(Method):
 
     Args:
         task (Task): what is to be learned.
-        weight (float): of the cross pseudo supervision (the paper's lambda).
+        cps_weight (float): of the cross pseudo supervision (the paper's lambda).
         cutmix (bool): predict on two unlabeled images, train on a mixture of them; False: predict and train on the same
             ones, labeled images included.
         boxes (int): of the mixture; they toggle each other where they overlap.
@@ -27,7 +28,9 @@ class CPS(Method):
             labels.
     """
 
-    def __init__(self, task, weight=1.0, cutmix=True, boxes=3, box_share=(0.25, 0.5), partner='other',
+    renamed = {'weight': 'cps_weight'}
+
+    def __init__(self, task, cps_weight=1.0, cutmix=True, boxes=3, box_share=(0.25, 0.5), partner='other',
                  reference_quirks=False):
         super().__init__(task)
         self.model_2 = task.new_model()
@@ -36,7 +39,7 @@ class CPS(Method):
             logger.warning('CPS: both networks start from the same weights, so each learns what it says itself. Give '
                            'model.backbone.pretrained instead of model.pretrained.')
         self.streams = mixing_streams(partner) if cutmix else Method.streams
-        self.weight, self.cutmix, self.reference_quirks = weight, cutmix, reference_quirks
+        self.cps_weight, self.cutmix, self.reference_quirks = cps_weight, cutmix, reference_quirks
         self.boxes, self.box_share = boxes, box_share
 
     def players(self):
@@ -61,12 +64,12 @@ class CPS(Method):
             keep = paddle.concat([labeled['label'] != self.ignore_index, batch['unlabeled']['valid']])
         if self.reference_quirks:
             keep = paddle.ones_like(keep)
-        (pseudo_1, conf_1), (pseudo_2, conf_2) = map(decide, teaching)                      # [N, H, W]
+        first, second = (Pseudo.of(logits, keep) for logits in teaching)                    # each guides the other
         losses = {**self._labeled_terms(labeled, outputs),
-                  'cps': self.weight * masked_cross_entropy(learning[0], pseudo_2, keep),
-                  'cps_2': self.weight * masked_cross_entropy(learning[1], pseudo_1, keep)}
-        return losses, {'kept': share(keep), 'conf': (conf_1.mean() + conf_2.mean()) / 2,
-                        'agree': share(pseudo_1 == pseudo_2)}
+                  'cps': self.cps_weight * masked_cross_entropy(learning[0], second.label, keep),
+                  'cps_2': self.cps_weight * masked_cross_entropy(learning[1], first.label, keep)}
+        return losses, {'kept': first.kept(keep), 'conf': (first.conf.mean() + second.conf.mean()) / 2,
+                        'agree': (first.label == second.label).astype('float32').mean()}
 
     def _mixed(self, nets, batch, clock):
         """What both networks say of the two images, mixed [N, C, H, W]; of the mixture; and where it is valid."""

@@ -3,8 +3,9 @@
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.errors import InputError, nearest
 from paddleseg_semi.losses.consistency import KINDS, consistency
-from paddleseg_semi.methods.common import decide, mixing_streams, partner_batch, share
+from paddleseg_semi.methods.common import mixing_streams, partner_batch
 from paddleseg_semi.methods.mean_teacher import MeanTeacher
+from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.transforms.mixing import paste, toggled_boxes
 
 
@@ -15,7 +16,7 @@ class CutMixSeg(MeanTeacher):
 
     Args:
         task (Task): what is to be learned.
-        weight (float): of the consistency term, a mean over pixels of a sum over classes.
+        cons_weight (float): of the consistency term, a mean over pixels of a sum over classes.
         rampup (int|float): until then the weight grows, see `MeanTeacher`.
         conf_thresh (float): the teacher's probability, 0..1, from which it is sure of a pixel.
         conf_per_pixel (bool): True: only sure pixels count; False: all do, times the share of sure ones.
@@ -27,9 +28,9 @@ class CutMixSeg(MeanTeacher):
         ema_decay, ema_warmup, teacher_bn: of the teacher, see `MeanTeacher`.
     """
 
-    def __init__(self, task, weight=1.0, rampup=0, conf_thresh=0.97, conf_per_pixel=False, distance='var', boxes=1,
+    def __init__(self, task, cons_weight=1.0, rampup=0, conf_thresh=0.97, conf_per_pixel=False, distance='var', boxes=1,
                  box_share=(0.5, 0.5), partner='other', ema_decay=0.99, ema_warmup=False, teacher_bn='running'):
-        super().__init__(task, weight, rampup, ema_decay, ema_warmup, teacher_bn)
+        super().__init__(task, cons_weight, rampup, ema_decay, ema_warmup, teacher_bn)
         if distance not in KINDS:
             raise InputError(f'method.distance: {distance}: known are {", ".join(KINDS)}.{nearest(distance, KINDS)}')
         self.conf_thresh, self.conf_per_pixel, self.distance = conf_thresh, conf_per_pixel, distance
@@ -45,14 +46,14 @@ class CutMixSeg(MeanTeacher):
         valid = paste(mask, second['valid'], first['valid'])
         teacher_first = self.teach(first['weak'])
         teacher = paste(mask, self.teach(second['weak']), teacher_first)                    # [N, C, H, W]
-        conf = decide(teacher)[1]
-        sure = conf >= self.conf_thresh
+        pseudo = Pseudo.of(teacher, valid)
+        sure = (pseudo.conf >= self.conf_thresh).astype('float32')                          # of padding too
         student = self.model(paste(mask, second['strong'], first['strong']))[0]
-        trust = sure.astype('float32') if self.conf_per_pixel else share(sure)
+        trust = sure if self.conf_per_pixel else sure.mean()
         distance = consistency(student, teacher, self.distance)                             # [N, H, W]
         losses['cons'] = self.weight_now(clock) * (distance * valid.astype('float32') * trust).mean()
-        return losses, {'kept': share(sure & valid), 'conf': conf.mean()}
+        return losses, {'kept': pseudo.kept(pseudo.sure(self.conf_thresh)), 'conf': pseudo.conf.mean()}
 
     def explain(self, unlabeled, clock):
-        pseudo, conf, valid = super().explain(unlabeled, clock)
-        return pseudo, conf, valid & (conf >= self.conf_thresh)
+        pseudo, _ = super().explain(unlabeled, clock)
+        return pseudo, pseudo.sure(self.conf_thresh)

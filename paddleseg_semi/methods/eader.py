@@ -25,18 +25,19 @@ class EADER(Method):
         adversary (nn.Layer): a PaddleSeg backbone, to which a classifier is added. None: the localizer alone.
         steps_localizer (int): updates of the localizer before the adversary's turn.
         steps_adversary (int): updates of the adversary before the localizer's turn.
-        alpha (float): weight of attention mining; larger: larger regions.
-        beta (float): weight of the mean attention, which keeps regions small.
+        am_weight (float): weight of attention mining; larger: larger regions.
+        reg_weight (float): weight of the mean attention, which keeps regions small.
         omega (float): steepness of the erasing mask.
         sigma (float): the attention, 0..1, that erases half.
         share_weights (bool): the localizer is its own adversary and never pauses.
         reference_quirks (bool): as the published code, mine the logit, not the probability, with shared weights.
     """
 
+    renamed = {'alpha': 'am_weight', 'beta': 'reg_weight'}
     streams = {'tagged': 'image_level'}
 
-    def __init__(self, task, adversary=None, steps_localizer=200, steps_adversary=200, alpha=0.05, beta=1e-5,
-                 omega=100., sigma=0.5, share_weights=False, reference_quirks=False):
+    def __init__(self, task, adversary=None, steps_localizer=200, steps_adversary=200, am_weight=0.05,
+                 reg_weight=1e-5, omega=100., sigma=0.5, share_weights=False, reference_quirks=False):
         super().__init__(task)
         if not isinstance(self.model, CAMNet):
             raise InputError(f'model.type: {type(self.model).__name__}: EADER trains a CAMNet; its backbone may be '
@@ -47,7 +48,7 @@ class EADER(Method):
             raise InputError('method.steps_localizer and steps_adversary: give at least 1.')
         self.adversary = None if adversary is None else CAMNet(task.num_classes, adversary)
         self.steps_localizer, self.steps_adversary = steps_localizer, steps_adversary
-        self.alpha, self.beta, self.omega, self.sigma = alpha, beta, omega, sigma
+        self.am_weight, self.reg_weight, self.omega, self.sigma = am_weight, reg_weight, omega, sigma
         self.share_weights, self.reference_quirks = share_weights, reference_quirks
 
     def players(self):
@@ -68,12 +69,11 @@ class EADER(Method):
             logits, maps = self.model.classify(img)                                         # [N, C-1], [N, C-1, h, w]
             maps = stretch(maps.gather_nd(present).unsqueeze(1), img.shape[2:])             # [n, 1, H, W]
             erased, mask = erase(img.gather(image), maps, self.omega, self.sigma)           # [n, 3, H, W]
-        zero = paddle.zeros([])
-        losses = {'loc': zero, 'reg': zero, 'am': zero, 'adv': zero}
+        losses = {}
         stats = {'kept': mask.detach().mean(), 'conf': F.sigmoid(logits.detach()).gather_nd(present).mean()}
         if not hunting:
             losses['loc'] = F.binary_cross_entropy_with_logits(logits, tags)
-            losses['reg'] = self.beta * maps.mean()
+            losses['reg'] = self.reg_weight * maps.mean()
         rival = self.model if self.share_weights else self.adversary
         if rival is not None:
             idle = [] if hunting or self.share_weights else [rival]
@@ -84,6 +84,6 @@ class EADER(Method):
                 losses['adv'] = F.binary_cross_entropy_with_logits(score, tags.gather(image))
             else:
                 raw = self.share_weights and self.reference_quirks
-                losses['am'] = self.alpha * mining(score if raw else prob, target)
+                losses['am'] = self.am_weight * mining(score if raw else prob, target)
             stats['found'] = mining(prob.detach(), target)
         return losses, stats

@@ -1,19 +1,31 @@
 """FixMatch (Sohn et al., NeurIPS 2020) for segmentation, as the baseline of UniMatch has it."""
 
+from typing import NamedTuple
+
 import paddle
 
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.methods.base import Method
-from paddleseg_semi.methods.common import (
-    confident_cross_entropy,
-    decide,
-    joined,
-    mixing_streams,
-    partner_batch,
-    share,
-)
+from paddleseg_semi.methods.common import joined, mixing_streams, partner_batch
+from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.ema import EMA
 from paddleseg_semi.transforms.mixing import gated_boxes, paste
+
+
+class Guide(NamedTuple):
+    """Somebody whom the strong views follow.
+
+    Attributes:
+        own (Pseudo): of the unlabeled images.
+        other (Pseudo): of those that are pasted into them.
+        weight (float): of its loss.
+        thresh (float): probability, 0..1, from which it is followed.
+    """
+
+    own: Pseudo
+    other: Pseudo
+    weight: float
+    thresh: float
 
 
 @METHODS.add_component
@@ -56,8 +68,8 @@ class FixMatch(Method):
         if self.teacher:
             self.teacher.update(self.model, clock.iter - 1)
 
-    def pseudo_label(self, img, net=None):
-        return super().pseudo_label(img, net or self.deployed)
+    def pseudo_label(self, img, valid=None, net=None):
+        return super().pseudo_label(img, valid, net or self.deployed)
 
     def labeled_step(self, batch, clock):
         labeled = batch['labeled']
@@ -65,41 +77,40 @@ class FixMatch(Method):
 
     def semi_step(self, batch, clock):
         first, second = batch['unlabeled'], partner_batch(batch)
-        losses, own, pasted = self.weak_pass(batch)
-        images, targets = [], []
+        losses, guides = self.weak_pass(batch, clock)
+        images, boxes = [], []
         n, _, *size = first['weak'].shape
         for name in ['strong', 'strong_2'][:self.views]:
-            box = gated_boxes(clock.rng(f'{name} box'), n, size, *self.box)
-            images.append(paste(box, second[name], first[name]))
-            targets.append([paste(box, inside, outside) for inside, outside in zip(pasted, own)])
+            boxes.append(gated_boxes(clock.rng(f'{name} box'), n, size, *self.box))         # [N, H, W], True: second
+            images.append(paste(boxes[-1], second[name], first[name]))
         strong = self.strong_pass(paddle.concat(images), clock).split(self.views)
-        for name, logits, target in zip(('s1', 's2'), strong, targets):
-            loss = confident_cross_entropy(logits, *target, self.conf_thresh)
-            losses[name] = self.strong_weight / self.views * loss
-        conf, valid = own[1:]
-        return losses, {'kept': share((conf >= self.conf_thresh) & valid, valid), 'conf': conf.mean()}
+        for name, logits, box in zip(('s1', 's2'), strong, boxes):
+            losses[name] = sum(self.strong_weight / self.views * guide.weight *
+                               guide.own.pasted(box, guide.other).loss(logits, guide.thresh) for guide in guides)
+        own, _, _, thresh = guides[0]
+        return losses, {'kept': own.kept(own.sure(thresh)), 'conf': own.conf.mean()}
 
-    def weak_pass(self, batch):
-        """What can be learned before any strong view is seen.
+    def weak_pass(self, batch, clock):
+        """What can be learned before any strong view is seen, and who guides the strong views.
 
         Args:
             batch (dict[str, dict[str, Tensor]]): as given to `step`.
+            clock (Clock): as given to `step`.
 
         Returns:
-            tuple: loss terms; (pseudo labels, confidence, valid), each [N, H, W], of the unlabeled images; and of
-            those that are pasted into them.
+            tuple[dict[str, Tensor], list[Guide]]: loss terms; and the guides, of which the log speaks of the first.
         """
-        labeled, first = batch['labeled'], batch['unlabeled']
+        labeled, first, second = batch['labeled'], batch['unlabeled'], partner_batch(batch)
         if self.teacher:
-            own = *self.pseudo_label(first['weak']), first['valid']
-            pasted = (*self.pseudo_label(batch['mix']['weak']), batch['mix']['valid']) if 'mix' in batch else \
-                [value.flip(0) for value in own]
-            return self.labeled_term(labeled, self.model(labeled['img'])), own, pasted
-        second = partner_batch(batch)
-        pasted = *self.pseudo_label(second['weak']), second['valid']                        # in eval mode
-        outputs = self.model(joined(labeled['img'], first['weak']))                         # in train mode
-        m = len(labeled['img'])
-        return self.labeled_term(labeled, outputs), (*decide(outputs[0][m:]), first['valid']), pasted
+            own = self.pseudo_label(first['weak'], first['valid'])
+            other = self.pseudo_label(second['weak'], second['valid']) if 'mix' in batch else \
+                own.each(lambda value: value.flip(0))
+            outputs = self.model(labeled['img'])
+        else:
+            other = self.pseudo_label(second['weak'], second['valid'])                      # in eval mode
+            outputs = self.model(joined(labeled['img'], first['weak']))                     # in train mode
+            own = Pseudo.of(outputs[0][len(labeled['img']):], first['valid'])
+        return self.labeled_term(labeled, outputs), [Guide(own, other, 1., self.conf_thresh)]
 
     def labeled_term(self, labeled, outputs):
         """The loss on labeled images, which come first in the outputs of the model."""
@@ -111,5 +122,5 @@ class FixMatch(Method):
         return self.model(img)[0]
 
     def explain(self, unlabeled, clock):
-        pseudo, conf = self.pseudo_label(unlabeled['weak'])
-        return pseudo, conf, (conf >= self.conf_thresh) & unlabeled['valid']
+        pseudo = self.pseudo_label(unlabeled['weak'], unlabeled['valid'])
+        return pseudo, pseudo.sure(self.conf_thresh)

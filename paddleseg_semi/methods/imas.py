@@ -6,7 +6,7 @@ import paddle
 from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.losses.hardness import agreement, weighted_cross_entropy
 from paddleseg_semi.methods.base import Method
-from paddleseg_semi.methods.common import joined, share
+from paddleseg_semi.methods.common import joined
 from paddleseg_semi.models.ema import EMA
 from paddleseg_semi.transforms.mixing import centered_boxes, paste
 
@@ -45,28 +45,23 @@ class IMAS(Method):
     def deployed(self):
         return self.teacher.net
 
-    def labeled_step(self, batch, clock):
-        zero = paddle.zeros([])
-        return ({'sup': self.supervised(batch['labeled']), 'strong': zero, 'mix': zero},
-                {'kept': zero, 'conf': zero, 'agreement': zero, 'mixed': zero})
-
     def semi_step(self, batch, clock):
-        labeled, unlabeled, zero = batch['labeled'], batch['unlabeled'], paddle.zeros([])
+        labeled, unlabeled = batch['labeled'], batch['unlabeled']
         weak, valid = unlabeled['weak'], self._valid(unlabeled)
-        pseudo, conf = self.pseudo_label(weak, self.teacher.net)                            # [N, H, W]
-        pseudo_s, conf_s = self.pseudo_label(weak)
-        gamma = agreement(pseudo, conf, pseudo_s, conf_s, self.num_classes, self.conf_thresh, valid,
+        pseudo = self.pseudo_label(weak, valid, self.teacher.net)
+        own = self.pseudo_label(weak, valid)                                                # the student's
+        gamma = agreement(pseudo.label, pseudo.conf, own.label, own.conf, self.num_classes, self.conf_thresh, valid,
                           **self.weighting)                                                 # [N]
-        keep = (conf >= self.conf_thresh) & valid
+        keep = pseudo.sure(self.conf_thresh)                                                # [N, H, W]
 
         alpha = gamma.reshape([-1, 1, 1, 1])
-        views, targets = [alpha * unlabeled['strong'] + (1 - alpha) * weak], [(pseudo, keep)]
+        views, targets = [alpha * unlabeled['strong'] + (1 - alpha) * weak], [(pseudo.label, keep)]
         rng = clock.rng('cutmix')
         # The one place that waits for the device: the size of the student's batch depends on the answer.
         if gamma.mean() > rng.random():
             mask = centered_boxes(rng, len(weak), weak.shape[2:], self.box_share)
             partner = opposite(gamma)
-            mixed, *target = [paste(mask, value[partner], value) for value in (weak, pseudo, keep)]
+            mixed, *target = [paste(mask, value[partner], value) for value in (weak, pseudo.label, keep)]
             views, targets = [mixed, *views], [target, *targets]
 
         # The weak view trains nothing itself; it is there for the statistics of batch normalization.
@@ -75,9 +70,10 @@ class IMAS(Method):
         outputs = logits[0][len(labeled['img']) + len(weak):].split(len(views))             # [N, C, H, W] each
         terms = [self.unsup_weight / len(views) * weighted_cross_entropy(output, *target, gamma)
                  for output, target in zip(outputs, targets)]
-        losses = {'sup': self.supervised(labeled, supervised),
-                  'strong': terms[-1], 'mix': terms[0] if len(terms) > 1 else zero}
-        return losses, {'kept': share(keep, valid), 'conf': conf.mean(), 'agreement': gamma.mean(),
+        losses = {'sup': self.supervised(labeled, supervised), 'strong': terms[-1]}
+        if len(terms) > 1:
+            losses['mix'] = terms[0]
+        return losses, {'kept': pseudo.kept(keep), 'conf': pseudo.conf.mean(), 'agreement': gamma.mean(),
                         'mixed': paddle.full([], len(views) - 1.)}
 
     def after_update(self, clock):
@@ -86,8 +82,8 @@ class IMAS(Method):
         self.teacher.update(self.model, max(clock.since(self.start) - 1, 0) if following else 0)
 
     def explain(self, unlabeled, clock):
-        pseudo, conf = self.pseudo_label(unlabeled['weak'], self.teacher.net)
-        return pseudo, conf, (conf >= self.conf_thresh) & self._valid(unlabeled)
+        pseudo = self.pseudo_label(unlabeled['weak'], self._valid(unlabeled), self.teacher.net)
+        return pseudo, pseudo.sure(self.conf_thresh)
 
     def _valid(self, unlabeled):
         return paddle.ones_like(unlabeled['valid']) if self.reference_quirks else unlabeled['valid']

@@ -8,7 +8,7 @@ from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.errors import InputError, nearest
 from paddleseg_semi.losses.consistency import consistency
 from paddleseg_semi.methods.base import Method
-from paddleseg_semi.methods.common import decide, share
+from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.ema import EMA
 
 TEACHER_BN = ('batch', 'running')
@@ -20,7 +20,7 @@ class MeanTeacher(Method):
 
     Args:
         task (Task): what is to be learned.
-        weight (float): of the consistency term, a mean over pixels and classes.
+        cons_weight (float): of the consistency term, a mean over pixels and classes.
         rampup (int|float): until then the weight grows as exp(-5 (1 - t / T)^2): updates (1000) or, below 1.0, a share
             of the run (0.25).
         ema_decay (float): of the teacher, per update.
@@ -30,14 +30,16 @@ class MeanTeacher(Method):
         reference_quirks (bool): as the published code, let void pixels and padding count.
     """
 
-    def __init__(self, task, weight=100.0, rampup=0, ema_decay=0.99, ema_warmup=False, teacher_bn='batch',
+    renamed = {'weight': 'cons_weight'}
+
+    def __init__(self, task, cons_weight=100.0, rampup=0, ema_decay=0.99, ema_warmup=False, teacher_bn='batch',
                  reference_quirks=False):
         super().__init__(task)
         if teacher_bn not in TEACHER_BN:
             raise InputError(f'method.teacher_bn: {teacher_bn}: known are {", ".join(TEACHER_BN)}.'
                              f'{nearest(teacher_bn, TEACHER_BN)}')
         self.teacher = EMA(self.model, ema_decay, ema_warmup, 'own' if teacher_bn == 'batch' else 'average')
-        self.weight, self.rampup = weight, rampup
+        self.cons_weight, self.rampup = cons_weight, rampup
         self.teacher_bn, self.reference_quirks = teacher_bn, reference_quirks
 
     @property
@@ -50,7 +52,8 @@ class MeanTeacher(Method):
     def weight_now(self, clock):
         """float: the weight of the consistency term in this step."""
         left = -clock.since(self.rampup)                                                    # updates
-        return self.weight * math.exp(-5 * (left / (left + clock.iter)) ** 2) if left > 0 else self.weight
+        growth = math.exp(-5 * (left / (left + clock.iter)) ** 2) if left > 0 else 1
+        return self.cons_weight * growth
 
     @paddle.no_grad()
     def teach(self, img):
@@ -85,8 +88,9 @@ class MeanTeacher(Method):
         count = paddle.concat([mask.flatten() for mask in keep]).astype('float32')
         cons = (distance * count).sum() / (count.sum() * self.num_classes).clip(min=1)
         losses = {'sup': self.supervised(labeled, outputs), 'cons': self.weight_now(clock) * cons}
-        return losses, {'kept': share(keep[1]), 'conf': decide(pairs[1][1])[1].mean()}
+        pseudo = Pseudo.of(pairs[1][1], unlabeled['valid'])
+        return losses, {'kept': pseudo.kept(keep[1]), 'conf': pseudo.conf.mean()}
 
     def explain(self, unlabeled, clock):
-        pseudo, conf = self.pseudo_label(unlabeled['weak'], self.teacher.net)
-        return pseudo, conf, unlabeled['valid']
+        pseudo = self.pseudo_label(unlabeled['weak'], unlabeled['valid'], self.teacher.net)
+        return pseudo, pseudo.valid

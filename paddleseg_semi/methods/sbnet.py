@@ -20,13 +20,13 @@ class SBNet(Method):
     """Class activation maps that follow their image when it shrinks, agree with themselves refined, and are smooth
     between class boundaries, which a branch learns to find.
 
-    Without boundary maps in the batch this is SEAM: `ct` and `smooth` are 0, and the branch is not trained.
+    Without boundary maps in the batch this is SEAM: there is no `ct` and no `smooth`, and the branch is not trained.
 
     Args:
         task (Task): what is to be learned; its model is an `SBNet`.
         scale (float): of the second view, 0..1.
-        weight_ct (float): of the boundaries.
-        weight_smooth (float): of the smoothness, whose first and second order weigh 10 and 1.
+        ct_weight (float): of the boundaries.
+        smooth_weight (float): of the smoothness, whose first and second order weigh 10 and 1.
         gate (float): how fast a boundary frees its pixels from smoothness.
         pool_share (float): of the pixels that have to respond to no class, 0..1.
         hard_share (float): of the differences between maps and refined maps that count, the largest, 0..1.
@@ -34,9 +34,10 @@ class SBNet(Method):
             an edge 255 instead of 1.
     """
 
+    renamed = {'weight_ct': 'ct_weight', 'weight_smooth': 'smooth_weight'}
     streams = {'tagged': 'image_level'}
 
-    def __init__(self, task, scale=0.3, weight_ct=0.01, weight_smooth=1.0, gate=10.0, pool_share=0.25, hard_share=0.2,
+    def __init__(self, task, scale=0.3, ct_weight=0.01, smooth_weight=1.0, gate=10.0, pool_share=0.25, hard_share=0.2,
                  reference_quirks=False):
         super().__init__(task)
         if not hasattr(self.model, 'maps'):
@@ -47,7 +48,7 @@ class SBNet(Method):
                 raise InputError(f'method.{key}: {value}: give a number above 0 and at most 1.')
         self.mean, self.std = task.mean, task.std
         self.scale, self.gate, self.pool_share, self.hard_share = scale, gate, pool_share, hard_share
-        self.weight_ct, self.weight_smooth = weight_ct, weight_smooth
+        self.ct_weight, self.smooth_weight = ct_weight, smooth_weight
         self.reference_quirks = reference_quirks
 
     def step(self, batch, clock):
@@ -60,17 +61,15 @@ class SBNet(Method):
 
         map_1, fine_1 = (self._shrunk(normalized(maps)) * label for maps in (cam_1, refined_1))
         map_2, fine_2 = (normalized(maps) * label for maps in (cam_2, refined_2))
-        zero = paddle.zeros([])
         losses = {'cls': (self._classify(cam_1, refined_1, tags) + self._classify(cam_2, refined_2, tags)) / 2,
                   'er': (map_1 - map_2)[:, 1:].abs().mean(),
                   'ecr': hardest_distance(fine_1, competing(map_2), self.hard_share)
-                  + hardest_distance(fine_2, competing(map_1), self.hard_share),
-                  'ct': zero, 'smooth': zero}
+                  + hardest_distance(fine_2, competing(map_1), self.hard_share)}
         if boundary is not None:
             views = (cam_1, edge_1, boundary), (cam_2, edge_2, self._shrunk(boundary))
-            losses['ct'] = self.weight_ct * sum(
+            losses['ct'] = self.ct_weight * sum(
                 F.binary_cross_entropy_with_logits(edge, truth * label) for _, edge, truth in views) / 2
-            losses['smooth'] = self.weight_smooth * sum(
+            losses['smooth'] = self.smooth_weight * sum(
                 smoothness(F.sigmoid(cam), truth, label, gate=self.gate) for cam, _, truth in views) / 2
         right = (cam_1.mean([2, 3])[:, 1:] > 0) == (tags > 0)
         return losses, {'tags_right': right.astype('float32').mean()}

@@ -18,7 +18,8 @@ from paddleseg_semi.losses.contrast import (
     spilled_one_hot,
 )
 from paddleseg_semi.methods.base import Method
-from paddleseg_semi.methods.common import joined, share
+from paddleseg_semi.methods.common import joined
+from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.bank import Bank
 from paddleseg_semi.models.ema import EMA
 from paddleseg_semi.models.modes import evaluating
@@ -47,7 +48,7 @@ class U2PL(Method):
             unsure, at the start; 0 at the end.
         mix (str): what is done to unlabeled images: 'cutmix', 'cutout', 'classmix' or 'none'.
         mix_prob (float): how often, 0..1; one decision for a batch.
-        partner (str): with which image of the batch: 'other', 'reversed' or 'same'.
+        partner (str): with which image of the batch: 'next', 'reversed' or 'same', itself.
         feature_layer (str, optional): the input of this layer is projected; null finds the classifier.
         rep_channels (int): D, what it is projected to, in each of three layers.
         num_queries (int): anchors per class and step.
@@ -69,8 +70,10 @@ class U2PL(Method):
             count as image.
     """
 
+    renamed = {('partner', 'other'): 'next'}
+
     def __init__(self, task, warmup=0.0125, teacher_start=0.025, epochs=80, ema_decay=0.99, unsup_weight=1.,
-                 contra_weight=0.1, keep_percent=80, alpha=20, mix='cutmix', mix_prob=0.5, partner='other',
+                 contra_weight=0.1, keep_percent=80, alpha=20, mix='cutmix', mix_prob=0.5, partner='next',
                  feature_layer=None, rep_channels=256, num_queries=256, num_negatives=50, temperature=0.5, low_rank=3,
                  high_rank=20, anchor_threshold=0.3, key_threshold=1., unsure_keys=True, paper_keys=False,
                  bank_size=30000, bank_first=50000, keys_per_step=2048, prototype_decay=0., reference_quirks=False):
@@ -112,36 +115,34 @@ class U2PL(Method):
         labeled = batch['labeled']
         if clock.since(self.start) < 1:  # the first of these steps
             self.teacher.update(self._student(), 0)
-        img, pseudo, conf = self._pseudo_labeled(batch['unlabeled'], clock)
-        known = pseudo != self.ignore_index                                                 # [B, H, W]
+        img, pseudo, conf = self._pseudo_labeled(batch['unlabeled'], clock)                 # [B, H, W]
         img, count = joined(labeled['img'], img), len(labeled['img'])
         logits, _, rep = self._look(self._student(), img)
         with paddle.no_grad():  # in train mode: its statistics live on these passes alone
             self.teacher.net.train()
             logits_t, score_t, rep_t = self._look(self.teacher.net, img)
             unsure = entropy(F.softmax(logits_t[0][count:], axis=1))                        # [B, H, W]
-        reliable, low, high = self._split(unsure, known, clock)
+        reliable, low, high = self._split(unsure, pseudo.valid, clock)
 
-        known = paddle.concat([labeled['label'] != self.ignore_index, known])
+        known = paddle.concat([labeled['label'] != self.ignore_index, pseudo.valid])
         low, high = (paddle.concat([known[:count], mask]) for mask in (low, high))
-        contra = self._contrast(rep, rep_t, score_t, paddle.concat([labeled['label'], pseudo]), known, low, high,
-                                count, clock)
+        contra = self._contrast(rep, rep_t, score_t, paddle.concat([labeled['label'], pseudo.label]), known, low,
+                                high, count, clock)
         losses = {'sup': self.supervised(labeled, [output[:count] for output in logits]),
-                  'unsup': self.unsup_weight * reliable_cross_entropy(logits[0][count:], pseudo, reliable),
+                  'unsup': self.unsup_weight * reliable_cross_entropy(logits[0][count:], pseudo.label, reliable),
                   'contra': self.contra_weight * contra}
-        return losses, self._stats(share(reliable, batch['unlabeled']['valid']), conf)
+        return losses, {'kept': pseudo.kept(reliable), 'conf': conf.mean(), 'bank': self._filled()}
 
     def labeled_step(self, batch, clock):
         labeled = batch['labeled']
         with paddle.no_grad():
             self.teacher.net.train()  # for its running statistics
             self._look(self.teacher.net, labeled['img'])
-        zero = paddle.zeros([])
-        return {'sup': self.supervised(labeled), 'unsup': zero, 'contra': zero}, self._stats(zero, zero)
+        return {'sup': self.supervised(labeled)}, {}
 
-    def _stats(self, kept, conf):
-        filled = self.bank.size.sum().astype('float32') / (len(self.bank.table) - 1)
-        return {'kept': kept, 'conf': conf.mean(), 'bank': filled}
+    def _filled(self):
+        """Tensor: scalar, 0..1, the share of the memory bank that is filled."""
+        return self.bank.size.sum().astype('float32') / (len(self.bank.table) - 1)
 
     def _look(self, net, img):
         """A network's outputs, its logits at the size of the features, and the projected features."""
@@ -154,21 +155,21 @@ class U2PL(Method):
         return logits, score, net['projector'](feature.value)
 
     def _pseudo_labeled(self, unlabeled, clock):
-        """Unlabeled images as the student sees them, the teacher's labels for them, and how sure it was."""
+        """Unlabeled images as the student sees them, its teacher's labels, and their confidence before mixing."""
         img = unlabeled['weak']
-        pseudo, conf = self.pseudo_label(img, self.teacher.net['model'])                    # [B, H, W]
-        if not self.reference_quirks:
-            pseudo = paddle.where(unlabeled['valid'], pseudo, paddle.full_like(pseudo, self.ignore_index))
+        pseudo = self.pseudo_label(img, None if self.reference_quirks else unlabeled['valid'],
+                                   self.teacher.net['model'])
         rng = clock.rng('mix')
         if self.mix == 'none' or rng.random() >= self.mix_prob:
-            return img, pseudo, conf
+            return img, pseudo, pseudo.conf
         if self.mix == 'classmix':
-            mask = class_masks(rng, pseudo, self.num_classes)
+            mask = class_masks(rng, paste(~pseudo.valid, -1, pseudo.label), self.num_classes)
         else:
             mask = half_boxes(rng, len(img), img.shape[2:])
         if self.mix == 'cutout':
-            return paste(mask, 0., img), paste(mask, self.ignore_index, pseudo), conf
-        return *(paste(mask, partners(value, self.partner), value) for value in (img, pseudo)), conf
+            return paste(mask, 0., img), pseudo._replace(valid=pseudo.valid & ~mask), pseudo.conf
+        mixed = pseudo.pasted(mask, pseudo.each(lambda value: partners(value, self.partner)))
+        return paste(mask, partners(img, self.partner), img), mixed, pseudo.conf
 
     def _split(self, unsure, known, clock):
         """By entropy: reliable pixels, those sure to be anchors, those unsure enough to be keys; all [B, H, W] bool."""
@@ -207,8 +208,6 @@ class U2PL(Method):
     def explain(self, unlabeled, clock):
         net = self.teacher.net['model'] if clock.reached(self.start) else self.model
         with evaluating(net), paddle.no_grad():
-            prob = F.softmax(net(unlabeled['weak'])[0], axis=1)
-            pseudo = prob.argmax(1)
-            conf = prob.take_along_axis(pseudo.unsqueeze(1), 1).squeeze(1)
-            reliable, _, _ = self._split(entropy(prob), unlabeled['valid'], clock)
-        return pseudo, conf, reliable & paddle.full_like(reliable, clock.reached(self.start))
+            logits = net(unlabeled['weak'])[0]
+            reliable, _, _ = self._split(entropy(F.softmax(logits, axis=1)), unlabeled['valid'], clock)
+        return Pseudo.of(logits, unlabeled['valid']), reliable & paddle.full_like(reliable, clock.reached(self.start))

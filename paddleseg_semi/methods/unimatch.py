@@ -4,8 +4,9 @@ import paddle
 import paddle.nn.functional as F
 
 from paddleseg_semi.cvlibs.manager import METHODS
-from paddleseg_semi.methods.common import confident_cross_entropy, decide, joined, partner_batch
-from paddleseg_semi.methods.fixmatch import FixMatch
+from paddleseg_semi.methods.common import joined, partner_batch
+from paddleseg_semi.methods.fixmatch import FixMatch, Guide
+from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.tap import Tap, find_fork, new_probe
 
 
@@ -36,15 +37,17 @@ class UniMatch(FixMatch):
         self.feature_weight, self.feature_drop = feature_weight, feature_drop
         self.fork = find_fork(self.model, task.num_classes, feature_layer, new_probe(channels=task.img_channels))
 
-    def weak_pass(self, batch):
+    def weak_pass(self, batch, clock):
         labeled, first, second = batch['labeled'], batch['unlabeled'], partner_batch(batch)
-        pasted = *self.pseudo_label(second['weak']), second['valid']                        # in eval mode
+        other = self.pseudo_label(second['weak'], second['valid'])                          # in eval mode
         with Tap(self.model, *self.fork, self.disturb):
             outputs = self.model(joined(labeled['img'], first['weak']))
         m, n = len(labeled['img']), len(first['weak'])
-        own = *(self.pseudo_label(first['weak']) if self.teacher else decide(outputs[0][m:m + n])), first['valid']
-        loss = confident_cross_entropy(outputs[0][-n:], *own, self.conf_thresh)
-        return {**self.labeled_term(labeled, outputs), 'fp': self.feature_weight * loss}, own, pasted
+        own = self.pseudo_label(first['weak'], first['valid']) if self.teacher else \
+            Pseudo.of(outputs[0][m:m + n], first['valid'])
+        losses = self.labeled_term(labeled, outputs)
+        losses['fp'] = self.feature_weight * own.loss(outputs[0][-n:], self.conf_thresh)
+        return losses, [Guide(own, other, 1., self.conf_thresh)]
 
     def disturb(self, features):
         """Appends a copy of the batch with channels dropped, per image and level on its own: clean and disturbed

@@ -13,7 +13,7 @@ import paddle.nn.functional as F
 from paddleseg_semi.errors import InputError
 
 _TRIES = 100000
-PARTNERS = ('other', 'reversed', 'same')
+PARTNERS = ('next', 'reversed', 'same')
 
 
 def paste(mask, inside, outside):
@@ -32,18 +32,18 @@ def paste(mask, inside, outside):
     return paddle.where(mask if outside.ndim == 3 else mask.unsqueeze(1), inside, outside)
 
 
-def partners(value, partner='other'):
+def partners(value, partner='next'):
     """What each image of a batch is mixed with, when the batch is mixed with itself.
 
     Args:
         value (Tensor): [N, ...].
-        partner (str, optional): 'other': image i takes from image i + 1 (the last from the first); 'reversed': from
-            image N - 1 - i, which in the middle of an odd batch is itself; 'same': from itself. Default: 'other'.
+        partner (str, optional): 'next': image i takes from image i + 1 (the last from the first); 'reversed': from
+            image N - 1 - i, which in the middle of an odd batch is itself; 'same': from itself. Default: 'next'.
 
     Returns:
         Tensor: shaped like `value`.
     """
-    if partner == 'other':
+    if partner == 'next':
         return value.roll(-1, 0)
     return value.flip(0) if partner == 'reversed' else value
 

@@ -57,7 +57,7 @@ def test_missing_base(toy, refused):
 @pytest.mark.parametrize('path, nearest', [
     ('itres', 'iters'), ('train_dataset.trian_path', 'train_path'), ('model.num_clases', 'num_classes'),
     ('train_dataset.transforms.0.cropsize', 'crop_size'), ('optimizer.momentun', 'momentum'),
-    ('lr_scheduler.powr', 'power'), ('method.lamda_adv', 'lambda_adv'), ('semi.label_rate', 'label_ratio'),
+    ('lr_scheduler.powr', 'power'), ('method.adv_wight', 'adv_weight'), ('semi.label_rate', 'label_ratio'),
     ('players.discriminator.optimiser', 'optimizer')])
 def test_unknown_key(toy, refused, path, nearest):
     toy.recipe.update(semi={}, players={'discriminator': {}})

@@ -71,14 +71,12 @@ def watch_gradients(trainer):
 def test_two_steps(make, method, model):
     trainer = make(method, model)
     trainer.method.train()
-    names, touched = [], watch_gradients(trainer)
+    touched = watch_gradients(trainer)
     for _ in range(trainer.clock.iters):
         losses, stats = trainer.step(next_batch(trainer))
-        names.append((list(losses), list(stats)))
         for name, value in {**losses, **stats}.items():
             assert list(value.shape) == [], f'{name} is no scalar'
             assert np.isfinite(value.item()), f'{name} is {value.item()}'
-    assert names[0] == names[1], 'the same terms in every step'
     owner = {id(param): name for name, player in trainer.players.items() for param in player.layer.parameters()}
     trained = set()
     for name, param in trainer.method.named_parameters():

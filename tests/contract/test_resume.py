@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import paddle
 import pytest
 
 from paddleseg_semi.core import checkpoint
@@ -204,6 +205,16 @@ def test_checkpoints_without_digests_are_resumed(run, toy):
     assert 'Resumed from run/iter_12' in finish(toy)
 
 
+def test_a_run_with_earlier_names_of_knobs_goes_on(run, toy):
+    path = toy.folder / 'run/iter_12/model.pdstates'
+    states = paddle.load(str(path))
+    assert '\n  semi_weight: ' in states['config']
+    states['config'] = states['config'].replace('\n  semi_weight: ', '\n  lambda_semi: ')
+    paddle.save(states, str(path))
+    (path.parent / 'SHA256SUMS').unlink()
+    assert toy.train(*RUN, '--resume_model', 'run/iter_12') == 0
+
+
 def test_what_cannot_be_read_back_removes_nothing(tmp_path, monkeypatch):
     checkpoints = Checkpoints(str(tmp_path), {'config': {}}, keep_max=1)
     files = {name: {} for name in ('model.pdparams', 'model.pdopt', 'model.pdstates', 'method.pdparams')}
@@ -270,7 +281,7 @@ def test_several_values_in_an_option(toy):
     (['--seed', 1], 'seed 0, not 1'),
     (['--label_ratio', 0.25], 'semi.label_ratio: 0.5, not 0.25'),
     (['--batch_size', 3], 'batch_size: 2, not 3'),
-    (['--opts', 'method.lambda_semi=0.2'], 'method.lambda_semi: 0.1, not 0.2'),
+    (['--opts', 'method.semi_weight=0.2'], 'method.semi_weight: 0.1, not 0.2'),
     (['--opts', 'players.discriminator.optimizer.beta1=0.8'], 'players.discriminator.optimizer.beta1: 0.9, not 0.8'),
     (['--repeats', 2], 'repeats 1, not 2'),
     (['--precision', 'fp16'], 'precision fp32, not fp16')])

@@ -13,6 +13,9 @@ import paddle
 import pytest
 import yaml
 
+from paddleseg_semi.methods.fixmatch import Guide
+from paddleseg_semi.methods.pseudo import Pseudo
+
 from .conftest import HALF, ONE_THREAD, ROOT
 
 sys.path.append(str(ROOT / 'benchmarks'))  # last: its export.py is not the tool
@@ -198,11 +201,12 @@ def test_results_of_real_logs(toy, capfd, tmp_path):
 
 def test_pseudo_labels_of_another_photo(monkeypatch):
     method = study_controls.shuffled_fixmatch()
-    own, pasted = ([paddle.to_tensor([first, first + 1, first + 2])] * 3 for first in (0, 10))
-    monkeypatch.setattr(method.__base__, 'weak_pass', lambda self, batch: ({'sup': 1}, own, pasted))
-    losses, own, pasted = method.weak_pass(method.__new__(method), {})
-    assert losses == {'sup': 1}
-    assert [value.tolist() for value in (*own, *pasted)] == [[2, 0, 1]] * 3 + [[12, 10, 11]] * 3
+    own, other = (Pseudo(*[paddle.to_tensor([first, first + 1, first + 2])] * 3) for first in (0, 10))
+    monkeypatch.setattr(method.__base__, 'weak_pass',
+                        lambda self, batch, clock: ({'sup': 1}, [Guide(own, other, 1., 0.95)]))
+    losses, [guide] = method.weak_pass(method.__new__(method), {}, None)
+    assert losses == {'sup': 1} and guide[2:] == (1., 0.95)
+    assert [value.tolist() for value in (*guide.own, *guide.other)] == [[2, 0, 1]] * 3 + [[12, 10, 11]] * 3
 
 
 def test_training_of_the_shuffled_control(toy):

@@ -173,7 +173,8 @@ def test_steps(name, file, mode):
     """Every loss and every weight; exactly one of the two players moves."""
     adversary = toy(only(file, 'adv_w_')) if mode == 'adversarial' else None
     turns = dict(zip(('steps_localizer', 'steps_adversary'), file['train_steps_loc_adv'].tolist()))
-    method = build(toy(only(file, 'loc_w_')), adversary, alpha=float(file['alpha']), beta=float(file['beta']), **turns,
+    method = build(toy(only(file, 'loc_w_')), adversary, am_weight=float(file['alpha']),
+                   reg_weight=float(file['beta']), **turns,
                    **MODES[mode])
     rate = float(file['lr'])
     players = {key: Player(layer, paddle.optimizer.Momentum(rate, 0.9, layer.parameters(), weight_decay=1e-4),

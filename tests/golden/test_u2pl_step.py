@@ -122,9 +122,9 @@ def test_step(case, monkeypatch):
     _, known, _ = splits.arguments
     reliable, low, high = splits.result
     label = roles.arguments[3][len(case['label_l']):].numpy()
-    assert (label == case['label_u_aug']).all()
+    assert (np.where(known, label, IGNORE) == case['label_u_aug']).all()
     assert (np.where(reliable.numpy(), label, IGNORE) == case['unsup_target_after']).all()
-    close(stats['kept'].item(), (case['unsup_target_after'] != IGNORE).mean())
+    close(stats['kept'].item(), (case['unsup_target_after'] != IGNORE).sum() / known.sum().item())
     rows, columns = (np.arange(small) * full // small for small, full in zip(case['student_pred'].shape[2:], size))
     for name, mask in (('low', low), ('high', high)):
         wanted = case[f'{name}_mask_all'][len(case['label_l']):, 0] > 0
@@ -266,7 +266,7 @@ def test_trace(case, monkeypatch):
             'unlabeled': {'weak': tensor(image), 'valid': paddle.ones([len(image), *image.shape[2:]], 'bool')}})
         assert sampler.is_used_up()
         for name in ('sup', 'unsup', 'contra'):
-            close(losses[name].item(), case[f'loss_{name}'][step], atol=1e-6)
+            close(losses.get(name, paddle.zeros([])).item(), case[f'loss_{name}'][step], atol=1e-6)
         # the program notes the rate after moving it on, but moves it between epochs later
         noted = [rate, player.optimizer.get_lr()]
         assert np.isclose(np.outer(noted, [1, int(case['head_lr_times'])]), case['lr'][step], rtol=1e-6).all(1).any()

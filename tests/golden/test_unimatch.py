@@ -11,8 +11,8 @@ from scripted import CLOCK, compare, leaf, task
 from paddleseg_semi.core import val
 from paddleseg_semi.core.metrics import confusion_matrix
 from paddleseg_semi.methods import fixmatch
-from paddleseg_semi.methods.common import decide
 from paddleseg_semi.methods.fixmatch import FixMatch
+from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.methods.unimatch import UniMatch
 from paddleseg_semi.methods.unimatch_v2 import UniMatchV2, complementary
 from paddleseg_semi.models.windows import Windows
@@ -108,21 +108,22 @@ def test_complementary_dropout(name, case):
 
 @pytest.mark.parametrize('name, case', golden('unimatch_loss*.npz') + golden('unimatch_v2_loss*.npz'))
 def test_what_is_pasted(name, case):
-    own, ignore = decide(tensor(case['logits_u_w'])), tensor(case['ignore_mask'])
+    own = Pseudo.of(tensor(case['logits_u_w']), tensor(case['ignore_mask'] != 255))
     if 'logits_u_w_mix' in case:
-        inside, ignore_inside = decide(tensor(case['logits_u_w_mix'])), tensor(case['ignore_mask_mix'])
-        np.testing.assert_array_equal(own[0].numpy(), case['pseudo_w'])
-        close(own[1].numpy(), case['conf_w'], rtol=1e-5, atol=0)
+        other = Pseudo.of(tensor(case['logits_u_w_mix']), tensor(case['ignore_mask_mix'] != 255))
+        np.testing.assert_array_equal(own.label.numpy(), case['pseudo_w'])
+        close(own.conf.numpy(), case['conf_w'], rtol=1e-5, atol=0)
     else:
-        inside, ignore_inside = [value.flip(0) for value in own], ignore.flip(0)
+        other = own.each(lambda value: value.flip(0))
     for k in (1, 2):
         box = tensor(case[f'cutmix_box{k}'] == 1)
         images = tensor(case[f'img_s{k}'])
-        other = tensor(case[f'img_s{k}_mix']) if f'img_s{k}_mix' in case else images.flip(0)
-        np.testing.assert_array_equal(paste(box, other, images).numpy(), case[f'img_s{k}_mixed'].astype('float32'))
-        np.testing.assert_array_equal(paste(box, inside[0], own[0]).numpy(), case[f'pseudo_mixed{k}'])
-        close(paste(box, inside[1], own[1]).numpy(), case[f'conf_mixed{k}'], rtol=1e-5, atol=0)
-        np.testing.assert_array_equal(paste(box, ignore_inside, ignore).numpy(), case[f'ignore_mixed{k}'])
+        seconds = tensor(case[f'img_s{k}_mix']) if f'img_s{k}_mix' in case else images.flip(0)
+        np.testing.assert_array_equal(paste(box, seconds, images).numpy(), case[f'img_s{k}_mixed'].astype('float32'))
+        mixed = own.pasted(box, other)
+        np.testing.assert_array_equal(mixed.label.numpy(), case[f'pseudo_mixed{k}'])
+        close(mixed.conf.numpy(), case[f'conf_mixed{k}'], rtol=1e-5, atol=0)
+        np.testing.assert_array_equal(mixed.valid.numpy(), case[f'ignore_mixed{k}'] != 255)
 
 
 class Images(paddle.io.Dataset):

@@ -79,3 +79,18 @@ def test_sections_over_a_base():
                                  'word': {'files': 'raw'}, 'kept': 3}
     assert merged({'a': {'_inherited_': False, 'q': 5}}, base)['a'] == {'q': 5}
     assert base['a'] == {'x': 1, 'y': {'z': 2}}
+
+
+@pytest.mark.parametrize('method, old, new, said', [
+    ({'type': 'CPS', 'weight': 3.0}, 'weight', ('cps_weight', 3.0), 'method.weight is called cps_weight now'),
+    ({'type': 'U2PL', 'partner': 'other'}, None, ('partner', 'next'), 'method.partner: other is called next now'),
+    ({'type': 'FixMatch', 'partner': 'other'}, None, ('partner', 'other'), None)])
+def test_earlier_names_of_knobs(config, capfd, method, old, new, said):
+    section = config(method=method).dic['method']
+    assert old not in section and section[new[0]] == new[1]
+    out = capfd.readouterr().out
+    assert said in out if said else 'is called' not in out
+
+
+def test_earlier_names_by_option(config):
+    assert config(['method.lambda_adv=0.5'], {'method': 'AdvSemiSeg'}).dic['method']['adv_weight'] == 0.5

@@ -97,9 +97,9 @@ def test_two_steps(name, knobs):
     for key, value in weights(method).items():
         np.testing.assert_array_equal(value, again[key], key)
     assert method.deployed.state_dict().keys() == Net().state_dict().keys()
-    views = method.explain(make_batch(method, np.random.default_rng(1))['unlabeled'], Clock(10))
-    assert [(view.shape, view.dtype) for view in views] == [
-        ([2, SIZE, SIZE], dtype) for dtype in (paddle.int64, paddle.float32, paddle.bool)]
+    pseudo, keep = method.explain(make_batch(method, np.random.default_rng(1))['unlabeled'], Clock(10))
+    assert [(view.shape, view.dtype) for view in (*pseudo, keep)] == [
+        ([2, SIZE, SIZE], dtype) for dtype in (paddle.int64, paddle.float32, paddle.bool, paddle.bool)]
 
 
 @pytest.mark.parametrize('name, knobs', VARIANTS)
@@ -232,7 +232,7 @@ def test_teachers_differ_in_their_statistics():
 
 
 def test_rampup():
-    method, clock = build('MeanTeacher', weight=2., rampup=0.5), Clock(10)
+    method, clock = build('MeanTeacher', cons_weight=2., rampup=0.5), Clock(10)
     weights_seen = []
     for clock.iter in range(10):
         weights_seen.append(method.weight_now(clock))

@@ -21,7 +21,7 @@ from paddleseg_semi.losses.contrast import assign_roles
 from paddleseg_semi.losses.hardness import confident_share
 from paddleseg_semi.losses.ohem import HardPixelLoss
 from paddleseg_semi.methods.base import Task
-from paddleseg_semi.methods.common import decide
+from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.affinity import affinities, from_sources
 from paddleseg_semi.models.modes import evaluating
 
@@ -66,10 +66,10 @@ def test_a_confidence_that_equals_the_threshold_is_kept(name):
     losses, stats = method.step(batch, Clock(10))
     assert stats['kept'].item() == 1
     assert all(losses[term].item() > 0 for term in ('s1', 's2', 'fp') if term in losses)
-    assert method.explain(batch['unlabeled'], Clock(10))[2].all()
+    assert method.explain(batch['unlabeled'], Clock(10))[1].all()
     method.conf_thresh = np.nextafter(np.float32(0.5), np.float32(1)).item()
     assert method.step(batch, Clock(10))[1]['kept'].item() == 0
-    assert not method.explain(batch['unlabeled'], Clock(10))[2].any()
+    assert not method.explain(batch['unlabeled'], Clock(10))[1].any()
 
 
 def test_ties_that_are_sure():
@@ -120,7 +120,7 @@ def test_padding_teaches_adversarial_training_nothing():
         losses, stats = method.step(batch, Clock(10))
         assert (losses['semi'].item() > 0) == (losses['semi_adv'].item() > 0) == valid
         assert stats['kept'].item() == valid
-        assert seen[-1][2][1].all().item() == valid  # and the discriminator
+        assert seen[-1][1][1].all().item() == valid  # and the discriminator
 
 
 @pytest.mark.parametrize('name, knobs', [('MeanTeacher', {'ema_warmup': True}), ('UniMatchV2', {}),
@@ -203,9 +203,9 @@ def test_weights_of_the_pairs_of_affinitynet():
 
 
 def test_weights_of_the_papers():
-    papers = {'Affinity': {'radius': 5, 'weight_background': 0.25, 'weight_same': 0.25, 'weight_different': 0.5},
-              'EADER': {'steps_localizer': 200, 'steps_adversary': 200, 'alpha': 0.05, 'beta': 1e-5, 'omega': 100.,
-                        'sigma': 0.5}}
+    papers = {'Affinity': {'radius': 5, 'bg_weight': 0.25, 'same_weight': 0.25, 'diff_weight': 0.5},
+              'EADER': {'steps_localizer': 200, 'steps_adversary': 200, 'am_weight': 0.05, 'reg_weight': 1e-5,
+                        'omega': 100., 'sigma': 0.5}}
     for name, wanted in papers.items():
         knobs = inspect.signature(METHODS[name]).parameters
         assert {key: knobs[key].default for key in wanted} == wanted
@@ -224,8 +224,8 @@ def test_yaml_holds_the_defaults_of_every_method(name):
 def test_nothing_flows_back_into_pseudo_labels_and_teachers():
     logits = paddle.randn([2, NUM_CLASSES, 4, 4])
     logits.stop_gradient = False
-    pseudo, conf = decide(logits)
-    assert pseudo.stop_gradient and conf.stop_gradient
+    pseudo = Pseudo.of(logits)
+    assert pseudo.label.stop_gradient and pseudo.conf.stop_gradient
     for kind in ('var', 'kld'):
         student, teacher = paddle.randn([2, 3, 4, 4]), paddle.randn([2, 3, 4, 4])
         student.stop_gradient = teacher.stop_gradient = False

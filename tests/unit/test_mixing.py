@@ -26,7 +26,7 @@ def test_paste(rng):
     np.testing.assert_array_equal(cut.numpy(), np.where(mask.numpy(), 255, label.numpy()))
 
 
-@pytest.mark.parametrize('how, wanted', [('other', [1, 2, 0]), ('reversed', [2, 1, 0]), ('same', [0, 1, 2])])
+@pytest.mark.parametrize('how, wanted', [('next', [1, 2, 0]), ('reversed', [2, 1, 0]), ('same', [0, 1, 2])])
 def test_partners(how, wanted):
     assert partners(tensor([[0], [1], [2]]), how).flatten().tolist() == wanted
 

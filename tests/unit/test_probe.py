@@ -12,6 +12,7 @@ from PIL import Image
 from paddleseg_semi.core.probe import Probe
 from paddleseg_semi.datasets.streams import UnlabeledStream
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.methods.pseudo import Pseudo
 
 CLASSES, CLOCK = 3, SimpleNamespace(iter=0)
 
@@ -44,10 +45,11 @@ class Colors:
 
     def explain(self, unlabeled, clock):
         true = (unlabeled['weak'][:, 0] * 255 / 100).round().astype('int64').clip(0, 2)
-        return true.clip(max=1), true.astype('float32') / 2, (true < 2) & unlabeled['valid']
+        pseudo = Pseudo(true.clip(max=1), true.astype('float32') / 2, unlabeled['valid'])
+        return pseudo, (true < 2) & pseudo.valid
 
     def pseudo_label(self, img):
-        return paddle.zeros([len(img), *img.shape[2:]], 'int64'), None
+        return Pseudo(paddle.zeros([len(img), *img.shape[2:]], 'int64'), None, None)
 
 
 def test_counts(photos):
@@ -87,7 +89,7 @@ def test_same_crops_every_time_and_at_most_32(photos):
 
 def test_nothing_kept(photos):
     method = Colors(teacher=False)
-    method.explain = lambda unlabeled, clock: (*Colors.explain(method, unlabeled, clock)[:2],
+    method.explain = lambda unlabeled, clock: (Colors.explain(method, unlabeled, clock)[0],
                                                paddle.zeros_like(unlabeled['valid']))
     pseudo, share, oracle = Probe(stream(photos, True), 3, 5, CLASSES).look(method, CLOCK)
     assert pseudo['kept'] == 0 and not share.any() and oracle['kept_Acc'] == 0

@@ -83,7 +83,7 @@ def test_few_classes_have_few_ranks():
     assert new_method(2).ranks['low_rank'] == 1
 
 
-@pytest.mark.parametrize('knob', [{'mix': 'cutmx'}, {'partner': 'othr'}, {'feature_layer': 'hed'}])
+@pytest.mark.parametrize('knob', [{'mix': 'cutmx'}, {'partner': 'nxt'}, {'feature_layer': 'hed'}])
 def test_bad_knob(knob):
     with pytest.raises(InputError, match='Did you mean'):
         new_method(**knob)
