@@ -22,7 +22,7 @@ def main(args):
     import numpy as np
     from paddleseg import transforms as T
 
-    from paddleseg_semi.datasets.streams import UnlabeledStream
+    from paddleseg_semi.datasets.streams.unlabeled import UnlabeledStream
     cv2.setNumThreads(1)
     weak = [T.ResizeStepScaling(0.5, 2.0, 0.25), T.RandomPaddingCrop((321, 321)), T.RandomHorizontalFlip(),
             T.Normalize()]

@@ -66,7 +66,7 @@ def random_batch(method, args, classes):
     n, (w, h) = args.batch_size, args.size
     batch = {}
     for name, kind in method.streams.items():
-        if kind == 'labeled':
+        if kind.opens_masks:
             batch[name] = {'img': paddle.randn([n, 3, h, w]), 'label': paddle.randint(0, classes, [n, h, w])}
         else:
             views = ('weak', 'strong', 'strong_2')

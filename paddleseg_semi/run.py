@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import importlib.util
 import os
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from paddleseg_semi.core.trainer import Plan, Precision, Trainer
 from paddleseg_semi.core.val import evaluate
 from paddleseg_semi.cvlibs.builder import SemiBuilder
 from paddleseg_semi.datasets.split import write_pairs
-from paddleseg_semi.datasets.streams import UnlabeledStream
+from paddleseg_semi.datasets.streams.unlabeled import UnlabeledStream
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.ema import EMA
 
@@ -122,9 +121,7 @@ def build_trainer(config, options, rank=0, ranks=1):
     if isinstance(interval, Fraction):
         interval *= config.iters
     identity = {'config': config.dic, 'seed': options.seed, 'split': split.digest if split else builder.labeled_digest,
-                'ranks': ranks, 'repeats': options.repeats, 'precision': options.precision}
-    if 'image_level' in config.kinds:
-        identity['tags'] = hashlib.sha256(builder.tags.tobytes()).hexdigest()
+                'ranks': ranks, 'repeats': options.repeats, 'precision': options.precision, **builder.identity}
     checkpoints = Checkpoints(options.save_dir, identity, options.keep_checkpoint_max)
     leading, batch_size = next(iter(sizes.values()))
     journal = Journal(options.save_dir, clock, len(leading) // (batch_size * ranks), batch_size, options.log_iters,

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 
 from paddleseg_semi.core.metrics import confusion_matrix, scores
-from paddleseg_semi.datasets.streams import SPARES, batches
+from paddleseg_semi.datasets.streams.loading import SPARES, batches
 
 _SIZE = 32  # crops: 3 % is one crop
 

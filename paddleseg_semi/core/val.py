@@ -9,7 +9,7 @@ from paddleseg.utils import logger
 from paddleseg_semi.core.common import as_tested, progress_bar
 from paddleseg_semi.core.metrics import Roc, confusion_matrix
 from paddleseg_semi.core.report import Measured
-from paddleseg_semi.datasets.streams import end_with_parent
+from paddleseg_semi.datasets.streams.loading import end_with_parent
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.modes import evaluating
 

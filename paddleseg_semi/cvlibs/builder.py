@@ -2,11 +2,10 @@
 
 import copy
 import hashlib
-import math
 import os
+import re
 from functools import cached_property
 
-import numpy as np
 import paddle
 from paddleseg.cvlibs import SegBuilder, manager
 from paddleseg.utils import logger
@@ -15,20 +14,12 @@ from paddleseg_semi.core.checkpoint import find_weights
 from paddleseg_semi.core.probe import Probe
 from paddleseg_semi.core.trainer import Player
 from paddleseg_semi.cvlibs.manager import METHODS
-from paddleseg_semi.datasets import checks, fills, holdout, lists
-from paddleseg_semi.datasets.extra import ExtraLabeled, Joined
+from paddleseg_semi.datasets import checks, holdout, lists
 from paddleseg_semi.datasets.split import Split
-from paddleseg_semi.datasets.streams import (
-    SPARES,
-    EndlessSampler,
-    ImageLevelStream,
-    LabeledStream,
-    ScoredStream,
-    UnlabeledStream,
-    batches,
-    split_at_normalize,
-)
-from paddleseg_semi.datasets.tags import add_to_report, label_maps, read_tags
+from paddleseg_semi.datasets.streams import Again, Unlabeled
+from paddleseg_semi.datasets.streams.base import Data, split_at_normalize
+from paddleseg_semi.datasets.streams.loading import SPARES, EndlessSampler, batches
+from paddleseg_semi.datasets.streams.unlabeled import UnlabeledStream, unlabeled_transforms
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.methods.base import Method, Task
 from paddleseg_semi.models.dinov2 import layer_groups
@@ -169,37 +160,24 @@ class SemiBuilder(SegBuilder):
                 report.problems.append(str(error))
         for options in self._checked(split):
             checks.full(**options, report=report)
-        if 'image_level' in self.config.kinds:
-            add_to_report(report, self.config.semi_cfg['tags'], self.train_dataset, self.config.dic.get('class_names'))
+        for kind in self.kinds:
+            kind.report(report, self.data)
         for texts in (report.problems, report.warnings):  # sets may share images
             texts[:] = dict.fromkeys(texts)
         return report
 
     def _recipe_checks(self):
         """list[Callable]: of what the recipe says of its data; each raises InputError."""
-        scored = [lambda: self.scores] if 'scored' in self.config.kinds else []
-        return [lambda: self.config.classes(self.train_dataset.num_classes), self._check_channels, self._check_fills,
-                *scored]
+        said = [check for kind in self.kinds for check in kind.checks(self.data)]
+        return [lambda: self.config.classes(self.train_dataset.num_classes), self._check_channels, *said]
 
     def _checked(self, split):
         """Yields dict: the arguments of `checks.quick`, and of `checks.full`, for each set of images."""
-        val = self.val_dataset if self.config.val_dataset_cfg else None
-        yield {'base': self.train_dataset, 'split': split, 'val': val, 'train_list': self._train_list,
+        yield {'base': self.train_dataset, 'split': split, 'val': self.data.val, 'train_list': self._train_list,
                'val_list': self._val_list, 'name': 'labeled' if self.config.opens_masks else 'tagged'}
-        if self.boundary:
-            yield {'base': self.boundary, 'train_list': self._train_list, 'name': 'boundary'}
-        for number, extra in enumerate(self.extra_labeled, 1):
-            yield {'base': extra, 'val': val, 'train_list': extra.list_file, 'name': f'extra {number}'}
-
-    def _check_fills(self):
-        base, semi = self.train_dataset, self.config.semi_cfg
-        if self.config.opens_masks:
-            fills.check(base.transforms.transforms, 'train_dataset.transforms', base)
-        if self.extra_labeled:
-            weak, strong = self._unlabeled_transforms()
-            said = 'semi.unlabeled' if (semi.get('unlabeled') or {}).get('weak') else 'train_dataset.transforms'
-            fills.check(weak, f'{said} (for semi.extra_labeled)', base)
-            fills.check(strong, 'semi.unlabeled.strong (for semi.extra_labeled)', base)
+        for kind in self.kinds:
+            for options in kind.sets(self.data):
+                yield {'train_list': self._train_list, **options}
 
     def _check_channels(self):
         """PaddleSeg looks at this only where `img_channels` is said."""
@@ -219,26 +197,26 @@ class SemiBuilder(SegBuilder):
         return 'all labeled but ' + hashlib.sha256('\n'.join(names).encode()).hexdigest()
 
     @cached_property
-    def tags(self):
-        """np.ndarray: [N, C-1] float32, the classes that the training images show; see `read_tags`."""
-        return read_tags(self.config.semi_cfg['tags'], self.train_dataset, self.config.dic.get('class_names'))
+    def data(self):
+        """Data: what streams are made from, all images labeled."""
+        val = self.val_dataset if self.config.val_dataset_cfg else None
+        return Data(self.train_dataset, self.config.semi_cfg, self.config.batch_size, self.build_component,
+                    self.config.dic.get('class_names'), val=val)
 
-    @cached_property
-    def boundary(self):
-        """SimpleNamespace: the label maps of `semi.boundary`, see `label_maps`; None without."""
-        folder = self.config.semi_cfg.get('boundary')
-        return label_maps(folder, self.train_dataset) if folder else None
+    @property
+    def kinds(self):
+        """list[Kind]: of the streams of the recipe's method, each once."""
+        return list({type(kind): kind for kind in self.config.kinds}.values())
 
-    @cached_property
-    def scores(self):
-        """dict[str, list[str]]: 'low' and 'high', the files of `semi.scores` for the training images."""
-        files = {key: lists.named_like(self.train_dataset, folder, '.npz')
-                 for key, folder in self.config.semi_cfg['scores'].items()}
-        missing = [path for paths in files.values() for path in paths if not os.path.isfile(path)]
-        if missing:
-            raise InputError(f'semi.scores: {missing[0]}: no such file ({len(missing)} missing files). Run the CRF on '
-                             'the maps of all training images.')
-        return files
+    @property
+    def identity(self):
+        """dict[str, str]: what the streams say of it, see `Kind.identity`."""
+        return {key: value for kind in self.kinds for key, value in kind.identity(self.data).items()}
+
+    def inputs(self):
+        """tuple[list, list[str]]: what the streams say of it, see `Kind.inputs`."""
+        said = [kind.inputs(self.data) for kind in self.kinds]
+        return sum((values for values, _ in said), []), sum((files for _, files in said), [])
 
     def method(self):
         """Method: the networks and the algorithm."""
@@ -305,28 +283,18 @@ class SemiBuilder(SegBuilder):
     def stream_sizes(self, method, split, repeats=1):
         """dict[str, tuple]: stream → (dataset, batch size); an epoch shows a labeled image `repeats` times, and one of
         `semi.extra_labeled` once, unless it is labeled."""
-        unlabeled = self.config.semi_cfg.get('unlabeled') or {}
-        base = Joined([self.train_dataset, *self.extra_labeled])
-        total = len(self.train_dataset.file_list)
-        positions = list(range(total) if split is None else split.labeled)
-        names = list(lists.identities(item[0] for item in base.file_list))
-        labeled = {names[i] for i in positions}
-        extra = [i for i in range(total, len(base)) if names[i] not in labeled]
-        repeats = max(repeats, math.ceil(len(extra) / len(positions)))  # about as many of either kind in a batch
-        makers = {'labeled': lambda: (LabeledStream(base, positions * repeats + extra), self.config.batch_size),
-                  'unlabeled': lambda: (self._unlabeled(split, unlabeled),
-                                        unlabeled.get('batch_size') or self.config.batch_size),
-                  'again': lambda: sizes['unlabeled'],  # the very same dataset, see `streams`
-                  'image_level': lambda: (self._image_level(repeats), self.config.batch_size),
-                  'scored': lambda: (self._scored(repeats), self.config.batch_size)}
+        data = self.data.of(split, repeats)
         sizes, repeated = {}, {}
         for name, kind in method.streams.items():
-            stream, batch_size = sizes[name] = makers[kind]()
-            wanted = batch_size * self.ranks
-            if len(stream) < wanted and kind != 'again':
-                repeated[kind] = len(stream), wanted  # once for a kind: AdvSemiSeg has two streams of labeled photos
+            if isinstance(kind, Again):
+                sizes[name] = sizes[kind.stream]  # the very same dataset, see `streams`
+                continue
+            stream, batch_size = sizes[name] = kind.dataset(data), kind.batch_size(data)
+            if len(stream) < batch_size * self.ranks:
+                said = re.sub('(?<!^)(?=[A-Z])', '-', type(kind).__name__).lower()
+                repeated[said] = len(stream), batch_size * self.ranks  # once for a kind: there may be two of it
         for kind, (count, wanted) in repeated.items():
-            logger.info(f'{count} {kind.replace("_", "-")} photos are fewer than the {wanted} of a step: '
+            logger.info(f'{count} {kind} photos are fewer than the {wanted} of a step: '
                         f'each is in it {wanted / count:.1f} times on average, cropped anew each time.')
         return sizes
 
@@ -349,7 +317,8 @@ class SemiBuilder(SegBuilder):
             oracle (bool): those which have a mask in the training list, with their masks.
         """
         name = type(method).__name__
-        if 'unlabeled' not in method.streams.values():
+        kind = next((kind for kind in method.streams.values() if isinstance(kind, Unlabeled)), None)
+        if kind is None:
             if oracle:
                 raise InputError(f'--oracle: {name} makes no pseudo labels. Leave the flag out.')
             return None
@@ -359,45 +328,12 @@ class SemiBuilder(SegBuilder):
             files = [file for file in files if file in masks]
             if not files:
                 raise InputError('--oracle: the training list has no mask for any unlabeled image. Leave the flag out.')
-        stream = UnlabeledStream(files, self._unlabeled_transforms()[0], channels=base.transforms.img_channels,
-                                 masks=masks)
+        stream = kind.of(self.data, files, self.data.once(unlabeled_transforms)[0], masks=masks)
         return Probe(stream, self.config.batch_size, self.seed, base.num_classes, base.ignore_index)
-
-    @cached_property
-    def extra_labeled(self):
-        """list[ExtraLabeled]: the lists of `semi.extra_labeled`. They pass the transforms of unlabeled images: the weak
-        ones, and the strong ones before `Normalize`."""
-        paths = self.config.semi_cfg.get('extra_labeled') or []
-        weak, strong = self._unlabeled_transforms()
-        shared, finish = split_at_normalize(weak)
-        return [ExtraLabeled(path, self.train_dataset, [*shared, *strong, *finish])
-                for path in ([paths] if isinstance(paths, str) else paths)]
-
-    def _unlabeled_transforms(self):
-        settings = self.config.semi_cfg.get('unlabeled') or {}
-        weak = [self.build_component(op) for op in settings.get('weak') or []]
-        return (weak or self.train_dataset.transforms.transforms,
-                [self.build_component(op) for op in settings.get('strong') or []])
-
-    def _unlabeled(self, split, settings):
-        base = self.train_dataset
-        weak, strong = self._unlabeled_transforms()
-        return UnlabeledStream(split.unlabeled, weak, strong, settings.get('views', 0), base.transforms.img_channels)
-
-    def _image_level(self, repeats):
-        base, tags = self.train_dataset, np.tile(self.tags, (repeats, 1))
-        boundary = self.boundary and [item[1] for item in self.boundary.file_list] * repeats
-        return ImageLevelStream([item[0] for item in base.file_list] * repeats, tags, base.transforms.transforms,
-                                base.transforms.img_channels, boundary)
-
-    def _scored(self, repeats):
-        base = self.train_dataset
-        return ScoredStream([item[0] for item in base.file_list] * repeats, self.scores['low'] * repeats,
-                            self.scores['high'] * repeats, base.transforms.transforms, base.transforms.img_channels)
 
     def streams(self, sizes, start=0, num_workers=0):
         """dict[str, Iterator]: endless batches, beginning with number `start`. Names that share a dataset, as of
-        kind 'again', share its order."""
+        kind `Again`, share its order."""
         datasets = [stream for stream, _ in sizes.values()]
         return {name: batches(stream, EndlessSampler(
             len(stream), batch_size, (self.seed, number), self.rank, self.ranks, start,

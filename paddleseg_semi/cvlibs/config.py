@@ -14,6 +14,7 @@ from paddleseg_semi.core.common import check_scales, check_window
 from paddleseg_semi.cvlibs.manager import METHODS, translated
 from paddleseg_semi.cvlibs.schema import check_keys, check_sections
 from paddleseg_semi.datasets.split import check_ratio
+from paddleseg_semi.datasets.streams import Labeled, Unlabeled
 from paddleseg_semi.errors import InputError, nearest
 
 DEFAULT_METHOD = 'AdvSemiSeg'
@@ -77,14 +78,14 @@ class SemiConfig(Config):
 
     @property
     def kinds(self):
-        """set[str]: of the streams that the method reads; as of `Supervised` for a method that is not known."""
+        """list[Kind]: of the streams that the method reads; as of `Supervised` for a method that is not known."""
         method = METHODS.components_dict.get(self.dic['method']['type'])
-        return set(method.streams.values()) if method else {'labeled'}
+        return list(method.streams.values()) if method else [Labeled()]
 
     @property
     def opens_masks(self):
         """bool: the method learns from masks."""
-        return 'labeled' in self.kinds
+        return any(kind.opens_masks for kind in self.kinds)
 
     @property
     def train_dataset_cfg(self):
@@ -172,7 +173,7 @@ class SemiConfig(Config):
         recipe, own = self.dic, self.dic.get('method', {}).get('type')
         self.by_default = not (asked or own)
         self.dic = merged(recipe, method_base(asked or own or DEFAULT_METHOD))
-        if 'unlabeled' in self.kinds and not self.uses_unlabeled:
+        if any(isinstance(kind, Unlabeled) for kind in self.kinds) and not self.uses_unlabeled:
             if asked:
                 raise InputError(f'--method {asked} needs unlabeled images: add --label_ratio, --split_ids or '
                                  'semi.unlabeled in the recipe.')
@@ -185,12 +186,8 @@ class SemiConfig(Config):
     def _leave_masks(self):
         """What a method that opens no mask does without, and what it cannot use."""
         method, semi = self.dic['method']['type'], self.dic['semi']
-        if 'image_level' in self.kinds and not semi.get('tags'):
-            raise InputError(f'{method} needs image-level labels: set semi.tags to "masks", to a list "image class '
-                             'class …" or to a folder of XML files.')
-        if 'scored' in self.kinds and not (isinstance(semi.get('scores'), dict) and len(semi['scores']) == 2):
-            raise InputError(f'{method} needs the scores of two CRFs: set semi.scores.low and semi.scores.high to '
-                             'their folders.')
+        for kind in self.kinds:
+            kind.check(semi, method)
         if self.uses_unlabeled or semi.get('extra_labeled'):
             raise InputError(f'{method} has no labeled images: leave label_ratio, split, unlabeled and extra_labeled '
                              'out.')
@@ -201,12 +198,10 @@ class SemiConfig(Config):
         unlabeled = semi.get('unlabeled') or {}
         counts = {'batch_size': self.dic.get('batch_size'), 'iters': self.dic.get('iters'),
                   'test_config.size_divisor': self.dic.get('test_config', {}).get('size_divisor'),
-                  'semi.lr_batch': semi.get('lr_batch'), 'semi.unlabeled.batch_size': unlabeled.get('batch_size'),
-                  'semi.unlabeled.views': unlabeled.get('views')}
+                  'semi.lr_batch': semi.get('lr_batch'), 'semi.unlabeled.batch_size': unlabeled.get('batch_size')}
         for key, value in counts.items():
-            least = 0 if key == 'semi.unlabeled.views' else 1
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-                raise InputError(f'{key}: {value}: give a whole number of at least {least}.')
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise InputError(f'{key}: {value}: give a whole number of at least 1.')
         start = semi.get('start', 0)
         most = {int: self.dic.get('iters') or math.inf, float: 1}.get(type(start), 0)  # of bool and the like: none
         if start is not None and not (most and 0 <= start < most):

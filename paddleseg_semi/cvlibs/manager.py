@@ -1,9 +1,10 @@
-"""The two registries PaddleSeg does not have, and what knobs of methods were called in earlier versions."""
+"""The registries PaddleSeg does not have, and what knobs of methods were called in earlier versions."""
 
 from paddleseg.cvlibs.manager import ComponentManager
 
 METHODS = ComponentManager('methods')
 STAGES = ComponentManager('stages')
+STREAMS = ComponentManager('streams')
 
 
 def translated(recipe):
@@ -25,4 +26,11 @@ def translated(recipe):
         elif isinstance(old, tuple) and section.get(old[0]) == old[1]:
             section[old[0]] = new
             lines.append(f'method.{old[0]}: {old[1]} is called {new} now; it is taken as that.')
-    return ({**recipe, 'method': section}, lines) if lines else (recipe, lines)
+    if lines:
+        recipe = {**recipe, 'method': section}
+    unlabeled = (recipe.get('semi') or {}).get('unlabeled')
+    if isinstance(unlabeled, dict) and 'views' in unlabeled:
+        unlabeled = {key: value for key, value in unlabeled.items() if key != 'views'}
+        recipe = {**recipe, 'semi': {**recipe['semi'], 'unlabeled': unlabeled}}
+        lines.append('semi.unlabeled.views is passed over: the method knows how many strong views it looks at.')
+    return recipe, lines

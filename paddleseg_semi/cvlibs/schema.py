@@ -5,7 +5,7 @@ import inspect
 import paddle
 from paddleseg.cvlibs import manager
 
-from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.cvlibs.manager import METHODS, STREAMS
 from paddleseg_semi.errors import InputError, nearest
 
 _TOP = ('batch_size', 'iters', 'train_dataset', 'val_dataset', 'test_dataset', 'optimizer', 'lr_scheduler', 'loss',
@@ -14,12 +14,9 @@ _TOP = ('batch_size', 'iters', 'train_dataset', 'val_dataset', 'test_dataset', '
         'semi', 'method', 'players')
 _SECTIONS = ('train_dataset', 'val_dataset', 'optimizer', 'lr_scheduler', 'loss', 'model', 'test_config',
              'export', 'semi', 'method', 'players')
-_SEMI = ('label_ratio', 'split', 'unlabeled', 'extra_labeled', 'tags', 'boundary', 'scores', 'lr_batch', 'start')
-_SCORES = ('low', 'high')
-_UNLABELED = ('files', 'batch_size', 'weak', 'strong', 'views')
+_SEMI = ('label_ratio', 'split', 'lr_batch', 'start')  # and the keys of the kinds of streams
 _FILES = ('dataset_root', 'train_path', 'val_path', 'test_path', 'separator')
-_TEXT = {'train_dataset': _FILES, 'val_dataset': _FILES, 'semi': ('split', 'tags', 'boundary'),
-         'semi.unlabeled': ('files',), 'semi.scores': _SCORES}
+_TEXT = {'train_dataset': _FILES, 'val_dataset': _FILES, 'semi': ('split',)}
 _PLAYER = ('optimizer', 'lr_scheduler')
 _TEST = ('aug_eval', 'scales', 'flip_horizontal', 'flip_vertical', 'is_slide', 'stride', 'crop_size', 'auc_roc',
          'size_divisor', 'average_probs')
@@ -58,10 +55,7 @@ def check_keys(dic, path):
     """
     try:
         _known(dic, _TOP, '')
-        semi = dic.get('semi') or {}
-        _known(semi, _SEMI, 'semi')
-        _known(semi.get('unlabeled') or {}, _UNLABELED, 'semi.unlabeled')
-        _known(semi.get('scores') or {}, _SCORES, 'semi.scores')
+        _check_streams(dic.get('semi') or {})
         _check_text(dic)
         _known(dic.get('test_config') or {}, _TEST, 'test_config')
         _known(dic.get('export') or {}, ('transforms',), 'export')
@@ -97,9 +91,28 @@ def _check_text(dic):
         for key in keys:
             if not isinstance(section.get(key, ''), str) and section[key] is not None:
                 raise InputError(f'{where}.{key}: {section[key]}: expected text.')
-    lists = (dic.get('semi') or {}).get('extra_labeled', [])
-    if not isinstance(lists, (str, list, type(None))) or not all(isinstance(path, str) for path in lists or ()):
-        raise InputError(f'semi.extra_labeled: {lists}: expected the path of a list, or a list of such paths.')
+
+
+def _check_streams(semi):
+    """The keys of `semi:` that the kinds of streams declare, see `Kind.keys`."""
+    keys = {key: sort for kind in STREAMS.components_dict.values() for key, sort in kind.keys.items()}
+    _known(semi, (*_SEMI, *keys), 'semi')
+    for key, sort in keys.items():
+        value = semi.get(key)
+        if isinstance(sort, dict):
+            _known(value or {}, tuple(sort), f'semi.{key}')
+            for name, part in sort.items():
+                _check_sort((value or {}).get(name), part, f'semi.{key}.{name}')
+        else:
+            _check_sort(value, sort, f'semi.{key}')
+
+
+def _check_sort(value, sort, where):
+    if sort == 'text' and not isinstance(value, (str, type(None))):
+        raise InputError(f'{where}: {value}: expected text.')
+    if sort == 'lists' and (not isinstance(value, (str, list, type(None))) or
+                            not all(isinstance(path, str) for path in value or ())):
+        raise InputError(f'{where}: {value}: expected the path of a list, or a list of such paths.')
 
 
 def _known(section, words, where):

@@ -4,6 +4,7 @@ import paddle
 import paddle.nn.functional as F
 
 from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.datasets.streams import Labeled, Unlabeled
 from paddleseg_semi.losses.adversarial import fool, one_hot, tell_apart, trusted
 from paddleseg_semi.losses.masked import masked_cross_entropy
 from paddleseg_semi.methods.base import Method
@@ -34,7 +35,6 @@ class AdvSemiSeg(Method):
     """
 
     renamed = {'lambda_adv': 'adv_weight', 'lambda_semi_adv': 'semi_adv_weight', 'lambda_semi': 'semi_weight'}
-    streams = {'labeled': 'labeled', 'unlabeled': 'unlabeled', 'ground_truth': 'labeled'}
 
     def __init__(self, task, adv_weight=0.01, semi_adv_weight=0.001, semi_weight=0.1, mask_threshold=0.2,
                  semi_start=0.25, semi_start_adv=0.25, d_remain=False, ndf=64, reference_quirks=False):
@@ -43,6 +43,8 @@ class AdvSemiSeg(Method):
         self.adv_weight, self.semi_adv_weight, self.semi_weight = adv_weight, semi_adv_weight, semi_weight
         self.mask_threshold, self.semi_start, self.start = mask_threshold, semi_start, semi_start_adv
         self.d_remain, self.reference_quirks = d_remain, reference_quirks
+        self.streams = {'labeled': Labeled(), 'unlabeled': Unlabeled(padding=reference_quirks),
+                        'ground_truth': Labeled()}
 
     def players(self):
         return {'model': self.model, 'discriminator': self.discriminator}
@@ -80,7 +82,7 @@ class AdvSemiSeg(Method):
 
     def _unlabeled(self, unlabeled, clock):
         """The terms of unlabeled images, what the discriminator sees of them, and statistics."""
-        valid = paddle.ones_like(unlabeled['valid']) if self.reference_quirks else unlabeled['valid']
+        valid = unlabeled['valid']
         logit = self.model(unlabeled['weak'])[0]                                            # [N, C, H, W]
         prob = F.softmax(logit, axis=1)
         with frozen(self.discriminator):

@@ -4,6 +4,7 @@ Semantic Segmentation", CVPR 2018)."""
 import paddle
 
 from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.datasets.streams import Scored
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.losses.affinity import affinity_losses, pair_sets
 from paddleseg_semi.methods.base import Method
@@ -21,7 +22,7 @@ class Affinity(Method):
     """
 
     renamed = {'weight_background': 'bg_weight', 'weight_same': 'same_weight', 'weight_different': 'diff_weight'}
-    streams = {'scored': 'scored'}
+    streams = {'scored': Scored()}
 
     def __init__(self, task, radius=5, bg_weight=0.25, same_weight=0.25, diff_weight=0.5):
         super().__init__(task)

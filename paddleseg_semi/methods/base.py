@@ -7,6 +7,7 @@ import paddle
 from paddle import nn
 from paddleseg.core.train import loss_computation
 
+from paddleseg_semi.datasets.streams import Labeled, Unlabeled
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.modes import evaluating
@@ -42,15 +43,13 @@ class Method(nn.Layer):
         task (Task): what is to be learned.
 
     Attributes:
-        streams (dict[str, str]): name → kind of the streams a batch must hold: 'labeled'; 'unlabeled'; 'again', the
-            images of the stream `unlabeled` in the same order, cropped and changed anew; 'image_level'; or 'scored'.
-            Two of kind 'unlabeled' are shuffled independently. The first stream says how long an epoch is.
+        streams (dict[str, Kind]): name → kind of the streams a batch must hold. The first says how long an epoch is.
         start (int|float): labeled images only until then, in updates (500) or as a share of the run (0.15); a recipe
             sets it by `semi.start`.
         renamed (dict): earlier names of knobs → those of today; (knob, value) → the value of today.
     """
 
-    streams = {'labeled': 'labeled', 'unlabeled': 'unlabeled'}
+    streams = {'labeled': Labeled(), 'unlabeled': Unlabeled()}
     start = 0
     renamed = {}
 

@@ -2,25 +2,29 @@
 
 import paddle
 
+from paddleseg_semi.datasets.streams import Again, Labeled, Unlabeled
 from paddleseg_semi.errors import InputError, nearest
 
 PARTNERS = ('other', 'reversed', 'same')
 
 
-def mixing_streams(partner):
+def mixing_streams(partner, views=0, padding=False):
     """The streams of a method that mixes unlabeled images in pairs.
 
     Args:
         partner (str): 'other': the second image comes from an unlabeled stream shuffled on its own; 'reversed': image i
             of the batch is paired with image N - 1 - i; 'same': with another crop of itself.
+        views (int, optional): strong views of an unlabeled image. Default: 0.
+        padding (bool, optional): padding counts as image. Default: False.
 
     Returns:
-        dict[str, str]: name → kind, see `Method.streams`.
+        dict[str, Kind]: see `Method.streams`.
     """
     if partner not in PARTNERS:
         raise InputError(f'method.partner: {partner}: known are {", ".join(PARTNERS)}.{nearest(partner, PARTNERS)}')
-    streams = {'labeled': 'labeled', 'unlabeled': 'unlabeled'}
-    second = {'other': 'unlabeled', 'same': 'again'}
+    unlabeled = Unlabeled(views, padding)
+    streams = {'labeled': Labeled(), 'unlabeled': unlabeled}
+    second = {'other': unlabeled, 'same': Again()}
     return {**streams, 'mix': second[partner]} if partner in second else streams
 
 

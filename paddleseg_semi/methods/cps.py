@@ -38,7 +38,7 @@ class CPS(Method):
         if all((value == weights[name]).all() for name, value in self.model.state_dict().items()):
             logger.warning('CPS: both networks start from the same weights, so each learns what it says itself. Give '
                            'model.backbone.pretrained instead of model.pretrained.')
-        self.streams = mixing_streams(partner) if cutmix else Method.streams
+        self.streams = mixing_streams('reversed' if not cutmix else partner, padding=reference_quirks)
         self.cps_weight, self.cutmix, self.reference_quirks = cps_weight, cutmix, reference_quirks
         self.boxes, self.box_share = boxes, box_share
 
@@ -61,9 +61,9 @@ class CPS(Method):
             outputs = [net(labeled['img']) for net in nets]
             learning = teaching = [joined(output[0], net(batch['unlabeled']['weak'])[0])
                                    for net, output in zip(nets, outputs)]
-            keep = paddle.concat([labeled['label'] != self.ignore_index, batch['unlabeled']['valid']])
-        if self.reference_quirks:
-            keep = paddle.ones_like(keep)
+            known = labeled['label'] != self.ignore_index
+            keep = paddle.concat([paddle.ones_like(known) if self.reference_quirks else known,
+                                  batch['unlabeled']['valid']])
         first, second = (Pseudo.of(logits, keep) for logits in teaching)                    # each guides the other
         losses = {**self._labeled_terms(labeled, outputs),
                   'cps': self.cps_weight * masked_cross_entropy(learning[0], second.label, keep),

@@ -35,7 +35,7 @@ class CutMixSeg(MeanTeacher):
             raise InputError(f'method.distance: {distance}: known are {", ".join(KINDS)}.{nearest(distance, KINDS)}')
         self.conf_thresh, self.conf_per_pixel, self.distance = conf_thresh, conf_per_pixel, distance
         self.boxes, self.box_share = boxes, box_share
-        self.streams = mixing_streams(partner)
+        self.streams = mixing_streams(partner, views=1)
 
     def semi_step(self, batch, clock):
         first, second = batch['unlabeled'], partner_batch(batch)

@@ -5,6 +5,7 @@ import paddle
 import paddle.nn.functional as F
 
 from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.datasets.streams import ImageLevel
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.losses.erasing import erase, mining
 from paddleseg_semi.methods.base import Method
@@ -34,7 +35,7 @@ class EADER(Method):
     """
 
     renamed = {'alpha': 'am_weight', 'beta': 'reg_weight'}
-    streams = {'tagged': 'image_level'}
+    streams = {'tagged': ImageLevel()}
 
     def __init__(self, task, adversary=None, steps_localizer=200, steps_adversary=200, am_weight=0.05,
                  reg_weight=1e-5, omega=100., sigma=0.5, share_weights=False, reference_quirks=False):

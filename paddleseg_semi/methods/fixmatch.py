@@ -55,7 +55,7 @@ class FixMatch(Method):
     def __init__(self, task, conf_thresh=0.95, sup_weight=0.5, strong_weight=0.5, box_prob=0.5, box_area=(0.02, 0.4),
                  box_ratio=(0.3, 3.3333), partner='other', ema_decay=None):
         super().__init__(task)
-        self.streams = mixing_streams(partner)
+        self.streams = mixing_streams(partner, self.views)
         self.conf_thresh, self.sup_weight, self.strong_weight = conf_thresh, sup_weight, strong_weight
         self.box = box_prob, box_area, box_ratio
         self.teacher = None if ema_decay is None else EMA(self.model, ema_decay)

@@ -4,6 +4,7 @@ CVPR 2023)."""
 import paddle
 
 from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.datasets.streams import Labeled, Unlabeled
 from paddleseg_semi.losses.hardness import agreement, weighted_cross_entropy
 from paddleseg_semi.methods.base import Method
 from paddleseg_semi.methods.common import joined
@@ -38,7 +39,8 @@ class IMAS(Method):
         self.teacher = EMA(self.model, ema_decay, warmup=True, buffers='average')
         self.unsup_weight, self.conf_thresh = unsup_weight, conf_thresh
         self.teacher_start, self.start = teacher_start, semi_start
-        self.box_share, self.reference_quirks = box_share, reference_quirks
+        self.box_share = box_share
+        self.streams = {'labeled': Labeled(), 'unlabeled': Unlabeled(views=1, padding=reference_quirks)}
         self.weighting = {'class_weighted': class_weighted, 'ignore_background': ignore_background}
 
     @property
@@ -47,7 +49,7 @@ class IMAS(Method):
 
     def semi_step(self, batch, clock):
         labeled, unlabeled = batch['labeled'], batch['unlabeled']
-        weak, valid = unlabeled['weak'], self._valid(unlabeled)
+        weak, valid = unlabeled['weak'], unlabeled['valid']
         pseudo = self.pseudo_label(weak, valid, self.teacher.net)
         own = self.pseudo_label(weak, valid)                                                # the student's
         gamma = agreement(pseudo.label, pseudo.conf, own.label, own.conf, self.num_classes, self.conf_thresh, valid,
@@ -82,11 +84,8 @@ class IMAS(Method):
         self.teacher.update(self.model, max(clock.since(self.start) - 1, 0) if following else 0)
 
     def explain(self, unlabeled, clock):
-        pseudo = self.pseudo_label(unlabeled['weak'], self._valid(unlabeled), self.teacher.net)
+        pseudo = self.pseudo_label(unlabeled['weak'], unlabeled['valid'], self.teacher.net)
         return pseudo, pseudo.sure(self.conf_thresh)
-
-    def _valid(self, unlabeled):
-        return paddle.ones_like(unlabeled['valid']) if self.reference_quirks else unlabeled['valid']
 
 
 def opposite(gamma):

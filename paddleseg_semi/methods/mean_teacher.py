@@ -5,6 +5,7 @@ import math
 import paddle
 
 from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.datasets.streams import Labeled, Unlabeled
 from paddleseg_semi.errors import InputError, nearest
 from paddleseg_semi.losses.consistency import consistency
 from paddleseg_semi.methods.base import Method
@@ -41,6 +42,7 @@ class MeanTeacher(Method):
         self.teacher = EMA(self.model, ema_decay, ema_warmup, 'own' if teacher_bn == 'batch' else 'average')
         self.cons_weight, self.rampup = cons_weight, rampup
         self.teacher_bn, self.reference_quirks = teacher_bn, reference_quirks
+        self.streams = {'labeled': Labeled(), 'unlabeled': Unlabeled(padding=reference_quirks)}
 
     @property
     def deployed(self):
@@ -80,9 +82,8 @@ class MeanTeacher(Method):
         outputs = self.model(labeled['img'])
         pairs = [(outputs[0], self.teach(labeled['img'])),
                  (self.model(unlabeled['weak'])[0], self.teach(unlabeled['weak']))]
-        keep = [labeled['label'] != self.ignore_index, unlabeled['valid']]
-        if self.reference_quirks:
-            keep = [paddle.ones_like(mask) for mask in keep]
+        known = labeled['label'] != self.ignore_index
+        keep = [paddle.ones_like(known) if self.reference_quirks else known, unlabeled['valid']]
         # One sum over all pixels: mixed precision would add two of them in float16, which ends at 65504.
         distance = paddle.concat([consistency(*pair).flatten() for pair in pairs])
         count = paddle.concat([mask.flatten() for mask in keep]).astype('float32')

@@ -7,6 +7,7 @@ import paddle
 import paddle.nn.functional as F
 
 from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.datasets.streams import ImageLevel
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.losses.boundary import smoothness
 from paddleseg_semi.losses.seam import hardest_distance, least_response
@@ -35,7 +36,7 @@ class SBNet(Method):
     """
 
     renamed = {'weight_ct': 'ct_weight', 'weight_smooth': 'smooth_weight'}
-    streams = {'tagged': 'image_level'}
+    streams = {'tagged': ImageLevel()}
 
     def __init__(self, task, scale=0.3, ct_weight=0.01, smooth_weight=1.0, gate=10.0, pool_share=0.25, hard_share=0.2,
                  reference_quirks=False):

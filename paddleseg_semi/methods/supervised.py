@@ -1,6 +1,7 @@
 """Labeled images only: PaddleSeg's own training, and the baseline every method has to beat."""
 
 from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.datasets.streams import Labeled
 from paddleseg_semi.methods.base import Method
 
 
@@ -8,7 +9,7 @@ from paddleseg_semi.methods.base import Method
 class Supervised(Method):
     """Trains on the labeled stream alone; masks of the others are not used."""
 
-    streams = {'labeled': 'labeled'}
+    streams = {'labeled': Labeled()}
 
     def semi_step(self, batch, clock):
         return self.labeled_step(batch, clock)

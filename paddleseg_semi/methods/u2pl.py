@@ -6,6 +6,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.datasets.streams import Labeled, Unlabeled
 from paddleseg_semi.errors import InputError, nearest
 from paddleseg_semi.losses.adversarial import one_hot
 from paddleseg_semi.losses.contrast import (
@@ -98,6 +99,7 @@ class U2PL(Method):
         self.keep_percent, self.alpha, self.unsure_keys = keep_percent, alpha, unsure_keys
         self.mix, self.mix_prob, self.partner = mix, mix_prob, partner
         self.prototype_decay, self.reference_quirks = prototype_decay, reference_quirks
+        self.streams = {'labeled': Labeled(), 'unlabeled': Unlabeled(padding=reference_quirks)}
         self._teaches = False
 
     def _student(self):
@@ -157,8 +159,7 @@ class U2PL(Method):
     def _pseudo_labeled(self, unlabeled, clock):
         """Unlabeled images as the student sees them, its teacher's labels, and their confidence before mixing."""
         img = unlabeled['weak']
-        pseudo = self.pseudo_label(img, None if self.reference_quirks else unlabeled['valid'],
-                                   self.teacher.net['model'])
+        pseudo = self.pseudo_label(img, unlabeled['valid'], self.teacher.net['model'])
         rng = clock.rng('mix')
         if self.mix == 'none' or rng.random() >= self.mix_prob:
             return img, pseudo, pseudo.conf

@@ -6,7 +6,6 @@ import os
 import shutil
 from fractions import Fraction
 
-import numpy as np
 import paddle.distributed as dist
 
 from paddleseg_semi import files
@@ -56,13 +55,12 @@ class Train:
     def inputs(self):
         builder = SemiBuilder(self.config, self.options.seed)
         split = builder.split()
-        masks = [mask for extra in builder.extra_labeled for _, mask in extra.file_list]
+        said, read = builder.inputs()
         options = [str(getattr(self.options, name)) for name in (
             'seed', 'save_interval', 'keep_checkpoint_max', 'use_ema', 'precision', 'amp_level')]
         listed = [item if self.config.opens_masks else item[0] for item in builder.train_dataset.file_list]
-        tags = np.argwhere(builder.tags).tolist() if 'image_level' in self.config.kinds else None
-        return [self.config.dic, split and split.digest, listed, tags, digest([*masks, *_files(self.config.dic)]),
-                options]
+        return [self.config.dic, split and split.digest, listed, said[0] if said else None,
+                digest([*read, *_files(self.config.dic)]), options]
 
     def run(self, out_dir):
         train(self.config, dataclasses.replace(self.options, save_dir=out_dir))

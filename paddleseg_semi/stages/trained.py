@@ -6,7 +6,7 @@ from paddleseg_semi.core.checkpoint import MODEL, newest_checkpoint
 from paddleseg_semi.core.common import digest
 from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
 from paddleseg_semi.datasets import lists
-from paddleseg_semi.datasets.streams import split_at_normalize
+from paddleseg_semi.datasets.streams.base import split_at_normalize
 from paddleseg_semi.errors import InputError
 
 

@@ -28,7 +28,8 @@ from paddleseg_semi.datasets import checks, lists, tags
 from paddleseg_semi.datasets.extra import ExtraLabeled
 from paddleseg_semi.datasets.looks import Part
 from paddleseg_semi.datasets.split import Split
-from paddleseg_semi.datasets.streams import EndlessSampler, UnlabeledStream, batches
+from paddleseg_semi.datasets.streams.loading import EndlessSampler, batches
+from paddleseg_semi.datasets.streams.unlabeled import UnlabeledStream
 from paddleseg_semi.datasets.tags import read_tags
 from paddleseg_semi.datasets.twins import twins
 from paddleseg_semi.deploy import photos
@@ -307,7 +308,7 @@ def gray(recipe):
 
 
 @pytest.mark.parametrize('method', sorted(
-    name for name, method in METHODS.components_dict.items() if 'labeled' in method.streams.values()))
+    name for name, method in METHODS.components_dict.items() if 'labeled' in method.streams))
 def test_5_gray_images(shared_toy, method, capfd):
     toy = shared_toy
     toy.recipe = copy.deepcopy(RECIPE)

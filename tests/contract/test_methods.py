@@ -27,7 +27,7 @@ MODELS = {
     'DPT': ({'type': 'DPT', 'num_classes': 3, 'features': 8, 'out_channels': [8, 8, 8, 8],
              'backbone': {'type': 'DINOv2', 'embed_dim': 16, 'depth': 4, 'num_heads': 2, 'blocks': [0, 1, 2, 3]}}, [1]),
 }
-NAMES = sorted(name for name, method in METHODS.components_dict.items() if 'labeled' in method.streams.values())
+NAMES = sorted(name for name, method in METHODS.components_dict.items() if 'labeled' in method.streams)
 
 
 def build(toy, method, model, *flags, rank=0, ranks=1, iters=2, semi=None):

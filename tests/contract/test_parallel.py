@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from paddleseg_semi.core import parallel
-from paddleseg_semi.datasets.streams import EndlessSampler
+from paddleseg_semi.datasets.streams.loading import EndlessSampler
 
 from .conftest import HALF, PROBE, ROOT, Toy, communicate
 

@@ -211,7 +211,7 @@ def test_pseudo_labels_of_another_photo(monkeypatch):
 
 def test_training_of_the_shuffled_control(toy):
     toy.recipe['method'] = {'type': 'ShuffledFixMatch', 'conf_thresh': 0.0}
-    toy.recipe['semi'] = {'unlabeled': {'views': 1}, 'start': 1}
+    toy.recipe['semi'] = {'start': 1}
     code, out, err = toy.finish(ROOT / 'benchmarks/study_controls.py', *toy.flags(
         *HALF, '--iters', 2, '--log_iters', 1), *ONE_THREAD)
     assert code == 0, err

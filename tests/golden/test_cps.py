@@ -16,8 +16,8 @@ def images(logits, value=0.):
     return paddle.full([logits.shape[0], 3, *logits.shape[2:]], value)
 
 
-def nowhere(logits):
-    return paddle.zeros([logits.shape[0], *logits.shape[2:]], 'bool')
+def everywhere(logits):
+    return paddle.ones([logits.shape[0], *logits.shape[2:]], 'bool')
 
 
 def grads(case, **logits):
@@ -42,7 +42,7 @@ def test_with_cutmix(name, case, monkeypatch):
     labels = []
     loss = cps.masked_cross_entropy
     monkeypatch.setattr(cps, 'masked_cross_entropy', lambda *args: labels.append(args[1].numpy()) or loss(*args))
-    u0, u1 = ({'weak': tensor(case[f'image_u{i}']), 'valid': nowhere(mixed[0])} for i in (0, 1))
+    u0, u1 = ({'weak': tensor(case[f'image_u{i}']), 'valid': everywhere(mixed[0])} for i in (0, 1))
     labeled = {'img': images(sup[0]), 'label': tensor(case['label_sup'])}
     losses, stats = method.step({'labeled': labeled, 'unlabeled': u0, 'mix': u1}, CLOCK)
     for net in nets:
@@ -63,7 +63,7 @@ def test_without_cutmix(name, case):
         both = np.concatenate([case[f'logits_{key}_{k + 1}'] for key in ('sup', 'unsup')])
         np.testing.assert_array_equal(Pseudo.of(tensor(both)).label.numpy(), case[f'pseudo_{k + 1}'])
     batch = {'labeled': {'img': images(sup[0]), 'label': tensor(case['label_sup'])},
-             'unlabeled': {'weak': images(unsup[0]), 'valid': nowhere(unsup[0])}}
+             'unlabeled': {'weak': images(unsup[0]), 'valid': everywhere(unsup[0])}}
     losses, stats = method.step(batch, CLOCK)
     compare(losses, total(losses, case), grads(case, sup=sup, unsup=unsup))
 
@@ -75,7 +75,7 @@ def test_padding_is_not_pseudo_labeled(name, case):
     method = CPS(task(sup[0].shape[1]), cutmix=False)
     method.model.says, method.model_2.says = [sup[0], unsup[0]], [sup[1], unsup[1]]
     batch = {'labeled': {'img': images(sup[0]), 'label': tensor(case['label_sup'])},
-             'unlabeled': {'weak': images(unsup[0]), 'valid': nowhere(unsup[0])}}
+             'unlabeled': {'weak': images(unsup[0]), 'valid': ~everywhere(unsup[0])}}
     sum(method.step(batch, CLOCK)[0].values()).backward()
     void = np.broadcast_to(case['label_sup'][:, None] == 255, sup[0].shape)
     for k in (0, 1):

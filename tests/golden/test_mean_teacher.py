@@ -26,7 +26,7 @@ def test_mean_teacher(name, case):
     method.model.says = [sup, unsup]
     method.teacher.net.says = [tensor(case['teacher_sup']), tensor(case['teacher_unsup'])]
     labeled = {'img': paddle.zeros([len(sup), 3, *sup.shape[2:]]), 'label': tensor(case['label_sup'])}
-    unlabeled = {'weak': paddle.zeros([len(unsup), 3, *unsup.shape[2:]]), 'valid': full(unsup, False)}
+    unlabeled = {'weak': paddle.zeros([len(unsup), 3, *unsup.shape[2:]]), 'valid': full(unsup)}
     losses, _ = method.step({'labeled': labeled, 'unlabeled': unlabeled}, CLOCK)
     assert method.teacher.net.modes == [True, True]
     compare(losses, {'sup': case['loss_sup'], 'cons': case['loss_cons'], None: case['loss']},

@@ -60,7 +60,7 @@ def make_batch(method, rng, valid=True, n=2, size=SIZE):
         return {**views, 'valid': paddle.full([n, size, size], valid, 'bool')}
 
     labeled = {'img': unlabeled()['weak'], 'label': tensor(rng.integers(0, NUM_CLASSES, (n, size, size)))}
-    return {stream: labeled if kind == 'labeled' else unlabeled() for stream, kind in method.streams.items()}
+    return {stream: labeled if kind.opens_masks else unlabeled() for stream, kind in method.streams.items()}
 
 
 def train(name, knobs, steps=2):
@@ -100,6 +100,15 @@ def test_two_steps(name, knobs):
     pseudo, keep = method.explain(make_batch(method, np.random.default_rng(1))['unlabeled'], Clock(10))
     assert [(view.shape, view.dtype) for view in (*pseudo, keep)] == [
         ([2, SIZE, SIZE], dtype) for dtype in (paddle.int64, paddle.float32, paddle.bool, paddle.bool)]
+
+
+@pytest.mark.parametrize('name', ['AdvSemiSeg', 'CPS', 'IMAS', 'MeanTeacher'])
+@pytest.mark.parametrize('quirks', [False, True])
+def test_padding_counts_as_image_where_the_published_code_has_it_so(name, quirks):
+    losses = {'types': [CrossEntropyLoss()], 'coef': [1]}
+    method = METHODS[name](Task(lambda: paddle.nn.Conv2D(3, NUM_CLASSES, 3), losses, NUM_CLASSES),
+                           reference_quirks=quirks)
+    assert method.streams['unlabeled'].padding == quirks
 
 
 @pytest.mark.parametrize('name, knobs', VARIANTS)

@@ -10,7 +10,7 @@ from paddleseg.transforms import Normalize, RandomHorizontalFlip, RandomPaddingC
 from PIL import Image
 
 from paddleseg_semi.core.probe import Probe
-from paddleseg_semi.datasets.streams import UnlabeledStream
+from paddleseg_semi.datasets.streams.unlabeled import UnlabeledStream
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.methods.pseudo import Pseudo
 

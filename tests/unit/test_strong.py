@@ -8,7 +8,7 @@ import pytest
 from paddleseg import transforms as T
 from PIL import Image, ImageEnhance
 
-from paddleseg_semi.datasets.streams import UnlabeledStream
+from paddleseg_semi.datasets.streams.unlabeled import UnlabeledStream
 from paddleseg_semi.transforms import strong
 from paddleseg_semi.transforms.strong import ColorJitter, GaussianBlur, RandomGrayscale
 
@@ -79,5 +79,9 @@ def test_in_a_stream(tmp_path):
     stream = UnlabeledStream([str(tmp_path / 'a.png')], weak, views, 2)
     sample, again = stream[0, 7], stream[0, 7]
     assert all((sample[key] == again[key]).all() for key in sample)
+    assert not sample['valid'].all()
+    padding = UnlabeledStream([str(tmp_path / 'a.png')], weak, padding=True)[0, 7]
+    assert padding['valid'].all() and padding['valid'].dtype == bool
+    np.testing.assert_array_equal(padding['weak'], sample['weak'])
     assert (sample['strong'] != sample['strong_2']).any()
     assert sample['strong'].dtype == 'float32' and sample['strong'].shape == sample['weak'].shape

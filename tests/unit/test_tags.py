@@ -10,7 +10,8 @@ from paddleseg.transforms import Normalize
 from PIL import Image
 
 from paddleseg_semi.datasets import checks
-from paddleseg_semi.datasets.streams import EndlessSampler, ImageLevelStream, batches
+from paddleseg_semi.datasets.streams.image_level import ImageLevelStream
+from paddleseg_semi.datasets.streams.loading import EndlessSampler, batches
 from paddleseg_semi.datasets.tags import add_to_report, read_tags
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.transforms.boundary import RandomPlacedCrop
