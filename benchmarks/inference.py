@@ -144,11 +144,11 @@ def megabytes(what):
 def dygraph(args):
     import paddle
 
-    from paddleseg_semi.core.common import as_tested
+    from paddleseg_semi.core.testing import Testing
     yield
     _, _, model = build_network(args)
     model.eval()
-    net = as_tested(model)
+    net = Testing().network(model)
 
     def call(batch):
         with paddle.no_grad():

@@ -17,6 +17,7 @@ from paddleseg_semi.core.clock import Clock
 from paddleseg_semi.core.interruption import Interruption
 from paddleseg_semi.core.journal import Journal
 from paddleseg_semi.core.profiler import Profiler
+from paddleseg_semi.core.testing import Testing
 from paddleseg_semi.core.trainer import Plan, Precision, Trainer
 from paddleseg_semi.core.val import evaluate
 from paddleseg_semi.cvlibs.builder import SemiBuilder
@@ -172,8 +173,10 @@ def _evaluation(builder, options, journal):
     if count < 5:
         logger.warning(f'{count} validation photo{"s are" if count > 1 else " is"} too few to tell two models apart.')
     names = builder.config.class_names(builder.val_dataset.num_classes)
-    return functools.partial(evaluate, eval_dataset=builder.val_dataset, num_workers=min(options.num_workers, 1),
-                             precision=options.precision, names=names, say=journal.say, **builder.config.test_config)
+    tested = builder.config.test_config
+    return functools.partial(evaluate, eval_dataset=builder.val_dataset, testing=Testing.of(tested),
+                             auc_roc=tested.get('auc_roc', False), num_workers=min(options.num_workers, 1),
+                             precision=options.precision, names=names, say=journal.say)
 
 
 def train(config, options):

@@ -152,26 +152,23 @@ def build_network(args, net=None):
     return config, builder, model
 
 
-def test_options(args, config, augment):
+def testing_of(args, config, augment):
     """The recipe's `test_config` with the flags of `add_test_flags` over it.
 
     Returns:
-        dict: keywords of `evaluate` or `predict`.
+        Testing: how the network looks at an image.
 
     Raises:
         InputError: a window that leaves gaps or has no size, a scale that is not positive.
     """
-    from paddleseg_semi.core.common import check_scales, check_window
+    from paddleseg_semi.core.testing import Testing
     from paddleseg_semi.errors import InputError
     if args.use_multilabel:
         raise InputError('--use_multilabel: not offered; here the classes of a pixel exclude each other.')
     options = config.test_config
-    options[augment] = getattr(args, augment) or options.pop('aug_eval', False)
     if getattr(args, augment):
-        options.update(scales=args.scales, flip_horizontal=args.flip_horizontal, flip_vertical=args.flip_vertical)
+        options.update(aug_eval=True, scales=args.scales, flip_horizontal=args.flip_horizontal,
+                       flip_vertical=args.flip_vertical)
     if args.is_slide:
         options.update(is_slide=True, crop_size=args.crop_size, stride=args.stride)
-    options['scales'] = check_scales(options.get('scales', 1.0))
-    if options.get('is_slide'):
-        check_window(options.get('crop_size'), options.get('stride'))
-    return options
+    return Testing.of(options)

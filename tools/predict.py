@@ -2,7 +2,7 @@
 
 import os
 
-from cli import Parser, add_network_flags, add_test_flags, build_network, run, test_options
+from cli import Parser, add_network_flags, add_test_flags, build_network, run, testing_of
 
 parser = Parser(__doc__)
 add_network_flags(parser)
@@ -30,15 +30,14 @@ def main(args):
                          'most 256 classes.')
     images = list_images(args.image_path)
     config, builder, model = build_network(args)
-    options = test_options(args, config, 'aug_pred')
-    options.pop('auc_roc', None)
+    testing = testing_of(args, config, 'aug_pred')
     classes = config.classes(config.num_classes)
     if color:
         classes = classes._replace(colors=[*color, *classes.colors[len(color):]])
     check_class_count(len(classes.names))
     make_folder(args.save_dir)
     transforms = Compose(builder.val_transforms, img_channels=config.val_dataset_cfg.get('img_channels', 3))
-    for folder in predict(model, transforms, images, args.save_dir, classes, **options):
+    for folder in predict(model, transforms, images, args.save_dir, classes, testing):
         logger.info(f'Written: {folder}')
 
 

@@ -2,7 +2,7 @@
 
 import os
 
-from cli import Parser, add_network_flags, add_test_flags, build_network, run, test_options
+from cli import Parser, add_network_flags, add_test_flags, build_network, run, testing_of
 
 parser = Parser(__doc__)
 add_network_flags(parser)
@@ -24,17 +24,17 @@ def main(args):
     if args.num_workers < 0:
         raise InputError(f'--num_workers {args.num_workers}: give a whole number of at least 0.')
     config, builder, model = build_network(args)
-    options = test_options(args, config, 'aug_eval')
-    options['auc_roc'] = args.auc_roc or options.get('auc_roc', False)
+    testing, auc_roc = testing_of(args, config, 'aug_eval'), args.auc_roc or config.test_config.get('auc_roc', False)
     dataset = builder.val_dataset
     names = config.shown_names(dataset.num_classes)
     folder = args.report_dir or run_of(args.model_path)
     make_folder(folder, '--report_dir')
-    measured = measure(model, dataset, num_workers=args.num_workers, **options)
+    measured = measure(model, dataset, testing, num_workers=args.num_workers, auc_roc=auc_roc)
     if dist.get_rank() == 0:
         for line in measured.lines(config.class_names(dataset.num_classes)):
             logger.info(line)
-        about = {'config': args.config, 'model': args.model_path, 'options': {k: v for k, v in options.items() if v}}
+        options = {**testing.said(), **({'auc_roc': True} if auc_roc else {})}
+        about = {'config': args.config, 'model': args.model_path, 'options': options}
         for path in report.write(folder, measured, names, about):
             logger.info(f'Written: {path}')
 

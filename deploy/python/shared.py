@@ -41,7 +41,7 @@ def add_photo_flags(parser):
 
 
 def open_photos(args):
-    """Checks the flags and reads the model's description. Afterwards `args.window` is the Window, or None.
+    """Checks the flags and reads the model's description. Afterwards `args.window` is the Testing, or None.
 
     Returns:
         tuple: Bundle, and Images or Video.

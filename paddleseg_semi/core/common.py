@@ -4,14 +4,11 @@ import contextlib
 import errno
 import hashlib
 import io
-import math
 import os
 import sys
 
 import cv2
 import numpy as np
-import paddle.nn.functional as F
-from paddleseg.core import infer
 from paddleseg.utils import progbar, visualize
 
 from paddleseg_semi import files, images
@@ -24,50 +21,6 @@ MOST_CLASSES = 256
 def progress_bar(total, show=True):
     """PaddleSeg's progress bar with ETA: live on a terminal, every 10 s in a file."""
     return progbar.Progbar(total, verbose=int(show), interval=0.05 if sys.stderr.isatty() else 10)
-
-
-def as_tested(model, size_divisor=None, average_probs=False):
-    """What evaluation and prediction give to PaddleSeg's inference instead of the network.
-
-    Args:
-        model (nn.Layer): returns a list of logits, the main one [N, C, H, W] first.
-        size_divisor (int, optional): the network sees an image, or a window of it, each side resized to the nearest
-            multiple; the logits are resized back, both bilinear with aligned corners. Default: of any size.
-        average_probs (bool): windows, scales and flips average probabilities; False: logits.
-
-    Returns:
-        Callable: images [N, 3, H, W] → a list of one tensor [N, C, H, W], probabilities or logits.
-    """
-    def run(img):
-        size = img.shape[2:]
-        if size_divisor:
-            near = [max(int(side / size_divisor + 0.5), 1) * size_divisor for side in size]
-            img = F.interpolate(img, near, mode='bilinear', align_corners=True)
-        logits = infer.inference(model, img)
-        if size_divisor:
-            logits = F.interpolate(logits, size, mode='bilinear', align_corners=True)
-        return [F.softmax(logits, axis=1) if average_probs else logits]
-
-    return run
-
-
-def check_scales(scales):
-    """list[float]: the scales of an image, given as a number or several; InputError for what is not above 0."""
-    scales = scales if isinstance(scales, (list, tuple)) else [scales]
-    if not scales or not all(isinstance(scale, (int, float)) and 0 < scale < math.inf for scale in scales):
-        raise InputError(f'--scales {" ".join(map(str, scales))}: give numbers above 0.')
-    return [float(scale) for scale in scales]
-
-
-def check_window(crop_size, stride):
-    """InputError for a sliding window that leaves gaps or has no size; both are width and height in pixels."""
-    if not crop_size or not stride:
-        raise InputError('--is_slide: needs --crop_size W H and --stride W H.')
-    pairs = all(isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(side, int) for side in pair)
-                for pair in (crop_size, stride))
-    if not pairs or min(*crop_size, *stride) < 1 or stride[0] > crop_size[0] or stride[1] > crop_size[1]:
-        raise InputError(f'--crop_size {crop_size} --stride {stride}: give width and height of at least 1 pixel, and a '
-                         'stride no larger than the window.')
 
 
 def list_images(image_path, check=True):

@@ -38,7 +38,7 @@ def export(model, save_dir, transforms_cfg, input_shape=(None, 3, None, None), o
         for_fd (bool): FastDeploy's names, `inference.*` and `inference.yml`.
         old_ir (bool): `model.pdmodel` from Paddle 3 as well, for the networks it still can write so.
         fuse_preprocess (bool): the model takes RGB images, uint8 [N, H, W, C], and normalizes them by itself.
-        size_divisor (int, optional): the network sees each side resized to the nearest multiple, see `as_tested`.
+        size_divisor (int, optional): the network sees each side resized to the nearest multiple, see `Testing`.
         facts (dict, optional): what else belongs into `deploy.yaml`.
         check (Callable, optional): called with the path of `deploy.yaml` while everything still is in a temporary
             folder; what it raises leaves nothing behind.

@@ -3,22 +3,22 @@
 import numpy as np
 import paddle
 import paddle.distributed as dist
-from paddleseg.core import infer
 from paddleseg.utils import logger
 
-from paddleseg_semi.core.common import as_tested, progress_bar
+from paddleseg_semi.core.common import progress_bar
 from paddleseg_semi.core.metrics import Roc, confusion_matrix
 from paddleseg_semi.core.report import Measured
+from paddleseg_semi.core.testing import Testing
 from paddleseg_semi.datasets.streams.loading import end_with_parent
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.modes import evaluating
 
 
-def evaluate(model, eval_dataset, print_detail=True, names=None, say=logger.info, **options):
+def evaluate(model, eval_dataset, testing=None, print_detail=True, names=None, say=logger.info, **options):
     """As PaddleSeg's: evaluates a segmenter and says how well it does.
 
     Args:
-        model, eval_dataset, **options: as :func:`measure`.
+        model, eval_dataset, testing, **options: as :func:`measure`.
         print_detail (bool): log progress and the [EVAL] lines.
         names (list[str], optional): of the classes; then there is an [EVAL] line that has them.
         say (Callable): takes each line.
@@ -26,7 +26,7 @@ def evaluate(model, eval_dataset, print_detail=True, names=None, say=logger.info
     Returns:
         tuple: miou (float), acc (float), class_iou [C], class_precision [C], kappa (float).
     """
-    measured = measure(model, eval_dataset, show=print_detail, **options)
+    measured = measure(model, eval_dataset, testing, show=print_detail, **options)
     if print_detail:
         for line in measured.lines(names):
             say(line)
@@ -34,9 +34,7 @@ def evaluate(model, eval_dataset, print_detail=True, names=None, say=logger.info
     return result.miou, result.acc, result.class_iou, result.class_precision, result.kappa
 
 
-def measure(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=False, flip_vertical=False, is_slide=False,
-            stride=None, crop_size=None, precision='fp32', num_workers=0, show=True, auc_roc=False,
-            size_divisor=None, average_probs=False):
+def measure(model, eval_dataset, testing=None, precision='fp32', num_workers=0, show=True, auc_roc=False):
     """Evaluates a segmenter on images of any size, and leaves it in the mode it was in.
 
     With several ranks each takes every nranks-th image; the sums are added once, at the end.
@@ -44,13 +42,11 @@ def measure(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fal
     Args:
         model (nn.Layer): returns a list of logits, the main one [N, C, H, W] first.
         eval_dataset (paddle.io.Dataset): a PaddleSeg data set in mode 'val'.
-        aug_eval (bool): average the logits over `scales`, `flip_horizontal` and `flip_vertical`.
-        is_slide (bool): sliding window of `crop_size` (width, height), moved by `stride` (width, height).
+        testing (Testing, optional): scales, flips, windows. Default: the image as it is.
         precision (str): 'fp16' and 'bf16' evaluate under auto_cast.
         num_workers (int): processes that read images.
         show (bool): log progress.
         auc_roc (bool): find the area under the ROC curve as well: mean over the classes present, one against the rest.
-        size_divisor, average_probs: see :func:`as_tested`.
 
     Returns:
         Measured: the counts of all ranks.
@@ -65,11 +61,7 @@ def measure(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fal
     images = _Shard(eval_dataset, rank, nranks)
     loader = paddle.io.DataLoader(images, batch_size=1, num_workers=num_workers,
                                   worker_init_fn=end_with_parent)
-    options = {'is_slide': is_slide, 'stride': stride, 'crop_size': crop_size}
-    if aug_eval:
-        options.update(scales=scales, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical)
-    predict = infer.aug_inference if aug_eval else infer.inference
-    net = as_tested(model, size_divisor, average_probs)
+    testing = testing or Testing()
     amp = {'enable': precision != 'fp32', 'dtype': 'bfloat16' if precision == 'bf16' else 'float16',
            'custom_black_list': {'bilinear_interp_v2'},
            'custom_white_list': {'elementwise_add', 'batch_norm', 'sync_batch_norm'}}
@@ -84,14 +76,14 @@ def measure(model, eval_dataset, aug_eval=False, scales=1.0, flip_horizontal=Fal
                 raise InputError(data['error'][0])
             label = data['label']
             with paddle.amp.auto_cast(**amp):
-                pred, logit = predict(net, data['img'], trans_info=data['trans_info'], **options)
+                pred, logit = testing.infer(model, data['img'], data['trans_info'])
             if logit.shape[1] > num_classes or pred.shape[-2:] != label.shape[-2:]:
                 raise InputError(f'{images.name(i)}: the network gives {list(logit.shape[1:])} (classes, height, '
                                  f'width), but the data set has {num_classes} classes and the mask is '
                                  f'{list(label.shape[-2:])} (height, width). Correct the one that is wrong.')
             matrix += confusion_matrix(pred, label, num_classes, ignore)
             if roc:
-                roc.add(logit.log() if average_probs else logit, label)
+                roc.add(logit.log() if testing.sums_probs else logit, label)
             bar.update(i + 1)
     if nranks > 1:
         dist.all_reduce(matrix)

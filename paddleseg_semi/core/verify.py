@@ -6,7 +6,8 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from paddleseg_semi.core.common import as_tested, reason
+from paddleseg_semi.core.common import reason
+from paddleseg_semi.core.testing import Testing
 from paddleseg_semi.errors import RunError
 from paddleseg_semi.models.modes import evaluating
 
@@ -56,7 +57,7 @@ def compare(model, load, photo, input_shape, output_op, normalize=None, size_div
         input_shape (list[int]): N, C, H, W of the export; -1 is any size.
         output_op (str): of the export.
         normalize (Callable, optional): `Normalize`, where the export fused it: the model then takes uint8 [N, H, W, C].
-        size_divisor (int, optional): see `as_tested`.
+        size_divisor (int, optional): see `Testing`.
 
     Returns:
         Agreement: over all images.
@@ -64,7 +65,7 @@ def compare(model, load, photo, input_shape, output_op, normalize=None, size_div
     Raises:
         RunError: the exported model cannot be run.
     """
-    found, net, run = [], as_tested(model, size_divisor), None
+    found, net, run = [], Testing(size_divisor=size_divisor).network(model), None
     for images in _batches(photo, input_shape):
         if normalize:
             images = images.round().clip(0, 255)

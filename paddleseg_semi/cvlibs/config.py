@@ -10,7 +10,7 @@ from paddleseg.utils import logger
 
 from paddleseg_semi import safe
 from paddleseg_semi.core import palette
-from paddleseg_semi.core.common import check_scales, check_window
+from paddleseg_semi.core.testing import Testing
 from paddleseg_semi.cvlibs.manager import METHODS, translated
 from paddleseg_semi.cvlibs.schema import check_keys, check_sections
 from paddleseg_semi.datasets.split import check_ratio
@@ -221,12 +221,8 @@ class SemiConfig(Config):
 
     def _check_test(self, path):
         """Evaluation in training has no flags: what is wrong has to show before the first step."""
-        test = self.dic.get('test_config', {})
         try:
-            if 'scales' in test:
-                test['scales'] = check_scales(test['scales'])
-            if test.get('is_slide'):
-                check_window(test.get('crop_size'), test.get('stride'))
+            Testing.of(self.test_config)
         except InputError as error:
             text = str(error).replace('--', '')  # keys are called like the flags
             raise InputError(f'{path}: test_config: {text}') from None

@@ -1,10 +1,12 @@
 """Which keys a recipe may hold: the constructors' keywords are the schema, so a typo cannot pass unseen."""
 
+import dataclasses
 import inspect
 
 import paddle
 from paddleseg.cvlibs import manager
 
+from paddleseg_semi.core.testing import Testing
 from paddleseg_semi.cvlibs.manager import METHODS, STREAMS
 from paddleseg_semi.errors import InputError, nearest
 
@@ -18,8 +20,7 @@ _SEMI = ('label_ratio', 'split', 'lr_batch', 'start')  # and the keys of the kin
 _FILES = ('dataset_root', 'train_path', 'val_path', 'test_path', 'separator')
 _TEXT = {'train_dataset': _FILES, 'val_dataset': _FILES, 'semi': ('split',)}
 _PLAYER = ('optimizer', 'lr_scheduler')
-_TEST = ('aug_eval', 'scales', 'flip_horizontal', 'flip_vertical', 'is_slide', 'stride', 'crop_size', 'auc_roc',
-         'size_divisor', 'average_probs')
+_TEST = (*(field.name for field in dataclasses.fields(Testing)), 'auc_roc')
 _WARMUP = ('warmup_iters', 'warmup_start_lr')
 _REGISTRIES = (manager.MODELS, manager.BACKBONES, manager.DATASETS, manager.TRANSFORMS, manager.LOSSES,
                manager.OPTIMIZERS, METHODS)

@@ -35,7 +35,7 @@ class Pipeline:
         backend (object): what runs it; see backends.py.
         writers (list): see results.py.
         batch_size (int): photos of equal size, or windows of one photo, per run of the network.
-        window (Window, optional): slide it over every photo.
+        window (Testing, optional): slide it over every photo.
         with_conf (bool): find the probability of the classes as well.
         max_pixels (int): larger photos are skipped.
         warm_up (int): runs of the network before it is timed.

@@ -1,48 +1,32 @@
 """A sliding window over photos that are too large for the network."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from paddleseg.transforms import Compose, Normalize
 from scipy.special import softmax
 
-from paddleseg_semi.core.common import check_window
+from paddleseg_semi.core.testing import Testing
 from paddleseg_semi.deploy.results import check_scores
 from paddleseg_semi.deploy.segment import as_input, best_classes, to_photo
 from paddleseg_semi.errors import InputError
 
 
-@dataclass
-class Window:
-    """A sliding window.
-
-    Args:
-        crop_size (tuple): width, height.
-        stride (tuple): its steps, width, height.
-        average_probs (bool): windows average probabilities; False: logits.
-    """
-
-    crop_size: tuple
-    stride: tuple
-    average_probs: bool = False
-
-
 def asked_window(args, bundle):
-    """The Window that --is_slide, --crop_size, --stride, --average_probs (Namespace) ask for; None without the first.
+    """The Testing that --is_slide, --crop_size, --stride, --average_probs (Namespace) ask for; None without the first.
 
     Raises:
         InputError: it leaves gaps, has no size, or not the one the model was exported for; the model gives classes.
     """
     if not args.is_slide:
         return None
-    check_window(args.crop_size, args.stride)
+    window = Testing(is_slide=True, crop_size=args.crop_size, stride=args.stride, average_probs=args.average_probs)
     height, width = bundle.input_shape[2:]
     if height not in (-1, args.crop_size[1]) or width not in (-1, args.crop_size[0]):
         raise InputError(f'--crop_size {args.crop_size[0]} {args.crop_size[1]}: the model was exported for images of '
                          f'width {width} and height {height} (-1: any).')
     check_scores(bundle, '--is_slide')
-    return Window(args.crop_size, args.stride, args.average_probs)
+    return window
 
 
 def slide(bundle, run, image, window, batch_size=1, with_conf=False):
@@ -57,7 +41,7 @@ def slide(bundle, run, image, window, batch_size=1, with_conf=False):
         bundle (Bundle): of a model that gives scores.
         run (callable): a batch of windows → ndarray [N, C, h, w].
         image (ndarray): uint8 [h, w, 3] in BGR, or [h, w].
-        window (Window): the window.
+        window (Testing): its window.
         with_conf (bool): give the probability of the class as well.
 
     Returns:

@@ -12,6 +12,7 @@ from paddleseg_semi.core import parallel
 from paddleseg_semi.core.journal import listed
 from paddleseg_semi.core.metrics import confusion_matrix, scores
 from paddleseg_semi.core.predict import label
+from paddleseg_semi.core.testing import Testing
 from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.datasets import lists
 from paddleseg_semi.datasets.extra import write_list
@@ -119,12 +120,11 @@ class Labeler(TrainedRun):
             InputError: no image can be read.
         """
         items = [(image, os.path.join(folder, name + '.png')) for image, name in zip(images, self.names(images))]
-        val, test = self.config.val_dataset_cfg, self.config.test_config
+        val = self.config.val_dataset_cfg
         transforms = Compose(self.builder.val_transforms, img_channels=val.get('img_channels', 3))
-        keys = ('is_slide', 'crop_size', 'stride', 'size_divisor', 'average_probs')
         logger.info(f'Labeling {len(items)} images with {self.weights}; masks: {folder}')
-        unreadable = label(self.network(), transforms, items, scales, flip,
-                           **{key: test[key] for key in keys if key in test})
+        unreadable = label(self.network(), transforms, items, Testing.of(self.config.test_config), scales=scales,
+                           flip=flip)
         parallel.barrier()
         unreadable = parallel.merged(unreadable)
         if len(unreadable) == len(items):

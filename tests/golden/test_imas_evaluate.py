@@ -8,7 +8,7 @@ from conftest import close, golden, tensor
 from paddle import nn
 
 from paddleseg_semi.core.metrics import confusion_matrix, scores
-from paddleseg_semi.models.windows import Windows
+from paddleseg_semi.core.testing import Testing
 
 
 class Tiny(nn.Layer):
@@ -25,7 +25,8 @@ class Tiny(nn.Layer):
 @pytest.mark.parametrize('case', [pytest.param(case, id=name) for name, case in golden('imas_evaluate_*.npz')])
 def test_evaluate(case):
     net, num_classes, batch = Tiny(case), int(case['num_classes']), int(case['batch'])
-    windows, sizes = Windows(net, int(case['crop'])), case['window_sizes'].tolist()
+    crop, sizes = int(case['crop']), case['window_sizes'].tolist()
+    windows = Testing(is_slide=True, shrinking=True, crop_size=(crop, crop), stride=(crop * 2 // 3,) * 2).network(net)
     matrix, differ = paddle.zeros([num_classes, num_classes], 'int64'), 0
     for start in range(0, len(case['images']), batch):
         several = slice(start, start + batch)

@@ -6,7 +6,7 @@ import paddle.nn.functional as F
 import pytest
 from conftest import close, golden, tensor
 
-from paddleseg_semi.core.predict import class_scores
+from paddleseg_semi.core.testing import Testing
 
 SCALES = (0.5, 0.75, 1.0, 1.5, 2.0)  # the fact sheet's, and the default of the stage
 
@@ -24,14 +24,14 @@ def net(case):
 
 
 def test_sum_of_ten_maps(case):
-    scores = class_scores(net(case), tensor(case['image']), SCALES, flip=True)
+    scores = Testing().scores(net(case), tensor(case['image']), SCALES, flip=True)
     close(scores, case['scores_tta'], rtol=1e-5)
     np.testing.assert_array_equal(scores.argmax(1), case['pred_tta'])
 
 
 def test_one_map(case):
     logits = tensor(case['logits_single'])
-    close(class_scores(net(case), tensor(case['image'])), F.softmax(logits, axis=1), rtol=1e-5)
+    close(Testing().scores(net(case), tensor(case['image'])), F.softmax(logits, axis=1), rtol=1e-5)
 
 
 def test_defaults_of_the_stage():

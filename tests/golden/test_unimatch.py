@@ -10,12 +10,12 @@ from scripted import CLOCK, compare, leaf, task
 
 from paddleseg_semi.core import val
 from paddleseg_semi.core.metrics import confusion_matrix
+from paddleseg_semi.core.testing import Testing
 from paddleseg_semi.methods import fixmatch
 from paddleseg_semi.methods.fixmatch import FixMatch
 from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.methods.unimatch import UniMatch
 from paddleseg_semi.methods.unimatch_v2 import UniMatchV2, complementary
-from paddleseg_semi.models.windows import Windows
 from paddleseg_semi.transforms.mixing import paste
 
 
@@ -153,11 +153,11 @@ def test_evaluation(name, case, protocol, monkeypatch):
         return confusion_matrix(pred, *args)
 
     crop, preds = int(case['crop']), []
-    net = Windows(Net(), crop) if protocol == 'v1_slide' else Net()
-    keys = {'v2_whole': {'size_divisor': 14}, 'v2_slide': {
-        'is_slide': True, 'crop_size': [crop] * 2, 'stride': [crop * 2 // 3] * 2, 'average_probs': True}}
+    window = {'is_slide': True, 'crop_size': [crop] * 2, 'stride': [crop * 2 // 3] * 2}
+    keys = {'v2_whole': {'size_divisor': 14}, 'v1_slide': {**window, 'shrinking': True},
+            'v2_slide': {**window, 'average_probs': True}}
     monkeypatch.setattr(val, 'confusion_matrix', count)
-    miou, _, class_iou, _, _ = val.evaluate(net, Images(case), print_detail=False, **keys.get(protocol, {}))
+    miou, _, class_iou, _, _ = val.evaluate(Net(), Images(case), Testing(**keys.get(protocol, {})), print_detail=False)
     np.testing.assert_array_equal(preds, case[f'{protocol}_pred'])
     close(class_iou * 100, case[f'{protocol}_iou'], rtol=1e-5)
     close(miou * 100, case[f'{protocol}_miou'], rtol=1e-5)

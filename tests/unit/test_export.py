@@ -14,8 +14,8 @@ from tiny import NUM_CLASSES, SIZES, TinyNet, call, make_photos, make_recipe, ra
 
 from paddleseg_semi.core import palette
 from paddleseg_semi.core.checkpoint import find_weights
-from paddleseg_semi.core.common import as_tested
 from paddleseg_semi.core.export import export
+from paddleseg_semi.core.testing import Testing
 from paddleseg_semi.core.verify import compare
 from paddleseg_semi.deploy.backends import PaddleBackend
 from paddleseg_semi.deploy.bundle import Bundle
@@ -228,7 +228,8 @@ def test_size_divisor_as_tested(tmp_path):
     export(net, str(tmp_path), [], output_op='none', size_divisor=8)
     for size in ((37, 53), (44, 3), (64, 40)):
         x = paddle.rand([2, 3, *size])
-        np.testing.assert_allclose(says(tmp_path, x.numpy()), as_tested(net, 8)(x)[0].numpy(), atol=1e-5)
+        wanted = Testing(size_divisor=8).network(net)(x)[0].numpy()
+        np.testing.assert_allclose(says(tmp_path, x.numpy()), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize('flags, export', [

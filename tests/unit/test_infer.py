@@ -15,13 +15,14 @@ from tiny import NUM_CLASSES, SIZES, call, make_photos, make_recipe, random_net
 
 from paddleseg_semi.core.common import save_bytes
 from paddleseg_semi.core.export import export
+from paddleseg_semi.core.testing import Testing
 from paddleseg_semi.deploy.backends import PaddleBackend
 from paddleseg_semi.deploy.bundle import Bundle
 from paddleseg_semi.deploy.photos import Photo, decode, frame
 from paddleseg_semi.deploy.pipeline import Pipeline
 from paddleseg_semi.deploy.polygons import area, outlines
 from paddleseg_semi.deploy.results import Masks, Writer
-from paddleseg_semi.deploy.windows import Window, slide
+from paddleseg_semi.deploy.windows import slide
 from paddleseg_semi.deploy.worker import Worker
 from paddleseg_semi.errors import InputError, RunError
 
@@ -90,12 +91,13 @@ def test_window_has_the_bits_of_paddleseg(tmp_path, height, width, crop, stride)
     with paddle.no_grad():
         whole = paddle.to_tensor(bundle.transforms({'img': image.astype('float32')})['img'][None])
         expected = slide_inference(net, whole, crop, stride)
+        window = Testing(is_slide=True, crop_size=crop, stride=stride)
         for batch_size in (1, 4):
             def run(batch, most=batch_size):
                 assert len(batch) <= most
                 return net(paddle.to_tensor(batch))[0].numpy()
 
-            classes, conf = slide(bundle, run, image, Window(crop, stride), batch_size, with_conf=True)
+            classes, conf = slide(bundle, run, image, window, batch_size, with_conf=True)
             if batch_size == 1:  # else the network's own last bits may differ
                 np.testing.assert_array_equal(classes, expected[0].argmax(0).numpy())
             np.testing.assert_allclose(conf, paddle.nn.functional.softmax(expected, 1)[0].max(0).numpy(), atol=1e-5)

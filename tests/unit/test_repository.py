@@ -35,7 +35,7 @@ MAY_IMPORT = {
     'datasets': FLOOR | {'transforms'},
     'methods': FLOOR | {'datasets.streams', 'models', 'losses', 'transforms'},
     'core': FLOOR | {'datasets', 'models'},
-    'deploy': FLOOR | {'core.common', 'core.palette', 'transforms'},
+    'deploy': FLOOR | {'core.common', 'core.palette', 'core.testing', 'transforms'},
     'cvlibs': FLOOR | {'datasets', 'models', 'core', 'methods.base'},
     'run': FLOOR | {'datasets', 'models', 'core', 'cvlibs'},
     'stages': FLOOR | {'datasets', 'core', 'cvlibs', 'run'},

@@ -29,9 +29,9 @@ pytest.importorskip('prometheus_client', reason='needs the extra "serving"')
 from service import Limits, Service
 from worker import Sliding, load
 
+from paddleseg_semi.core.testing import Testing
 from paddleseg_semi.deploy.backends import PaddleBackend
 from paddleseg_semi.deploy.bundle import Bundle
-from paddleseg_semi.deploy.windows import Window
 from paddleseg_semi.deploy.worker import Worker
 
 LIMITS = {'body': 200_000, 'pixels': 300 * 300, 'queue': 40, 'timeout': 10, 'client_timeout': 10}
@@ -181,7 +181,8 @@ def test_a_window_slides_as_in_inference(photos, tmp_path):
     assert call('deploy/python/infer.py', '--config', deploy, '--image_path', photos / 'images', '--save_dir', tmp_path,
                 '--is_slide', '--crop_size', '32', '24', '--stride', '20', '16') == 0
     bundle = Bundle.read(str(deploy))
-    with serving(bundle, Sliding(bundle, PaddleBackend(bundle), Window((32, 24), (20, 16)), 4), slides=True) as server:
+    window = Testing(is_slide=True, crop_size=(32, 24), stride=(20, 16))
+    with serving(bundle, Sliding(bundle, PaddleBackend(bundle), window, 4), slides=True) as server:
         for name in NAMES:
             np.testing.assert_array_equal(pixels(server.post(body_of(photos, name))[2]),
                                           np.array(Image.open(tmp_path / f'{name}.png')))

@@ -17,6 +17,7 @@ from tiny import NUM_CLASSES, SIZES, call, make_photos, make_recipe, random_net
 
 from paddleseg_semi.core.metrics import Roc, scores
 from paddleseg_semi.core.report import Measured, Record, write
+from paddleseg_semi.core.testing import Testing
 from paddleseg_semi.core.val import confusion_matrix, evaluate
 from paddleseg_semi.errors import InputError, RunError
 
@@ -89,9 +90,10 @@ def test_masks_of_16_bits_count_like_those_of_8(photos):
 
 
 @pytest.mark.parametrize('options', [
-    {'num_workers': 2}, {'aug_eval': True, 'scales': [1.0]}, {'precision': 'fp16'}, {'size_divisor': 1},
-    {'average_probs': True},
-    {'is_slide': True, 'crop_size': (64, 64), 'stride': (32, 32)}], ids=lambda options: next(iter(options)))
+    {'num_workers': 2}, {'testing': Testing(aug_eval=True)}, {'precision': 'fp16'},
+    {'testing': Testing(size_divisor=1)}, {'testing': Testing(average_probs=True)},
+    {'testing': Testing(is_slide=True, crop_size=(64, 64), stride=(32, 32))},
+    {'testing': Testing(is_slide=True, crop_size=(64, 64), stride=(64, 64), shrinking=True)}])
 def test_ways_that_must_agree(photos, options):
     net, data = random_net(), dataset(photos)
     expected = evaluate(net, data, print_detail=False)
@@ -101,11 +103,12 @@ def test_ways_that_must_agree(photos, options):
 def test_augmentation_and_window_change_the_result(photos):
     net, data = random_net(), dataset(photos)
     plain = evaluate(net, data, print_detail=False)[1]
-    assert evaluate(net, data, aug_eval=True, scales=[0.5, 1.5], flip_horizontal=True, print_detail=False)[1] != plain
-    assert evaluate(net, data, size_divisor=16, print_detail=False)[1] != plain
-    window = {'is_slide': True, 'crop_size': (24, 16), 'stride': (16, 9), 'print_detail': False}
-    of_logits, of_probs = (evaluate(net, data, average_probs=value, **window)[1] for value in (False, True))
-    assert len({plain, of_logits, of_probs}) == 3
+    assert evaluate(net, data, Testing(True, [0.5, 1.5], True), print_detail=False)[1] != plain
+    assert evaluate(net, data, Testing(size_divisor=16), print_detail=False)[1] != plain
+    window = {'is_slide': True, 'crop_size': (24, 16), 'stride': (16, 9)}
+    found = {evaluate(net, data, Testing(**window, **how), print_detail=False)[1]
+             for how in ({}, {'average_probs': True}, {'shrinking': True})}
+    assert len({plain, *found}) == 4
 
 
 @pytest.mark.parametrize('workers', [0, 1])
@@ -161,7 +164,7 @@ def test_area_under_the_curve_equals_the_exact_one():
 
 def test_area_under_the_curve_of_probabilities(photos, capsys):
     for average_probs in (False, True):
-        evaluate(random_net(), dataset(photos), auc_roc=True, average_probs=average_probs)
+        evaluate(random_net(), dataset(photos), Testing(average_probs=average_probs), auc_roc=True)
     of_logits, of_probs = re.findall(r'Auc_roc: (0\.\d{4})', capsys.readouterr().out)
     assert of_logits == of_probs
 
