@@ -22,7 +22,8 @@ def main(args):
     import paddle
     import paddle.nn.functional as F
 
-    import paddleseg_semi  # noqa: F401  repairs PaddleSeg
+    import paddleseg_semi
+    paddleseg_semi.register()  # repairs PaddleSeg
     from paddleseg_semi import runtime
     from paddleseg_semi.models import depthwise
     from paddleseg_semi.models.deeplabv3p_semi import SemiDeepLabV3P

@@ -33,7 +33,6 @@ def main(args):
     import paddle
     from paddleseg.datasets import Dataset
 
-    import paddleseg_semi  # noqa: F401
     from paddleseg_semi.core.checkpoint import MODEL, Checkpoints
     from paddleseg_semi.datasets import checks
     from paddleseg_semi.datasets.split import Split

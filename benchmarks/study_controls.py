@@ -32,7 +32,7 @@ def _of_another(maps):
 
 
 def main(args):
-    from paddleseg_semi.cvlibs.manager import METHODS
+    from paddleseg_semi.registries import METHODS
     METHODS.add_component(shuffled_fixmatch())
     return train.main(args)
 

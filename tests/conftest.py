@@ -14,7 +14,9 @@ import cli  # noqa: F401  quietens OpenCV, as in every tool; loader threads of a
 import numpy as np
 import pytest
 
-import paddleseg_semi  # noqa: F401
+import paddleseg_semi
+
+paddleseg_semi.register()
 
 GOLDEN = pathlib.Path(os.environ.get('PADDLESEG_SEMI_GOLDEN', ROOT / 'tests' / 'golden' / 'data'))
 

@@ -1,6 +1,6 @@
 """Checks all files of a recipe's data before a training does, and prints one table. Exit code 0: fine, 2: problems."""
 
-from cli import Parser, run
+from cli import Parser, add_import_flag, run
 
 parser = Parser('Check the data of a recipe: files, sizes, labels, overlaps, classes.')
 parser.add_argument('--config', required=True, help='recipe')
@@ -9,6 +9,7 @@ parser.add_argument('--split_ids', help='as for tools/train.py: list or folder o
 parser.add_argument('--seed', type=int, default=0, help='of the split')
 parser.add_argument('--max_lines', type=int, default=20, help='problems to print')
 parser.add_argument('--opts', nargs='+', help='changes to the recipe, key=value')
+add_import_flag(parser)
 
 
 def main(args):

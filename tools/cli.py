@@ -11,6 +11,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 warnings.filterwarnings('ignore', 'No ccache found')  # of Paddle; nothing is compiled here
 os.environ.setdefault('OPENCV_LOG_LEVEL', 'ERROR')  # an image that cannot be read is named by the tools themselves
 
+from paddleseg_semi import plugins  # noqa: E402  light: `--help` has to answer at once
+from paddleseg_semi.errors import InputError, Interrupted, RunError  # noqa: E402
+
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
@@ -59,6 +62,8 @@ def run(main, parser):
     """
     args = parser.parse_args()
     try:
+        if getattr(args, 'import', None):
+            plugins.load(getattr(args, 'import'))
         sys.exit(main(args))
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):  # in Paddle's import
@@ -69,13 +74,19 @@ def run(main, parser):
         elif isinstance(error, BrokenPipeError):  # `| head`: whatever still is in the buffer has to go somewhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             text, code = 'ended, because nobody reads the output any more', 1
-        elif hasattr(error, 'exit_code'):  # InputError and RunError, not imported here: Paddle may be half-loaded
+        elif isinstance(error, (InputError, Interrupted, RunError)):
             text, code = ' '.join(str(error).splitlines()), error.exit_code  # OpenCV, for one, says several
         else:
             raise
     sys.stdout.flush()
     print(f'{parser.prog}: {text}', file=sys.stderr)
     sys.exit(code)
+
+
+def add_import_flag(parser):
+    """Components of a user's own."""
+    parser.add_argument('--import', nargs='+', metavar='FILE', help='Python files that are executed: methods, models, '
+                        'data sets of your own, registered as those of the suite')
 
 
 def add_device_flags(parser):
@@ -99,6 +110,7 @@ def add_network_flags(parser):
     parser.add_argument('--model_path', help='weights: model.pdparams, or the folder of a run or of a checkpoint')
     parser.add_argument('--opts', nargs='+', help='key=value … changes to the recipe')
     parser.add_argument('--data_format', default='NCHW', choices=['NCHW', 'NHWC'], help='layout inside the network')
+    add_import_flag(parser)
     add_device_flags(parser)
 
 

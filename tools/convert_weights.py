@@ -26,7 +26,8 @@ def _backbone(name, also='', **settings):
     def build(*_):
         from paddleseg.cvlibs import manager
 
-        import paddleseg_semi  # noqa: F401
+        import paddleseg_semi
+        paddleseg_semi.register()
         return manager.BACKBONES[name](**settings)
 
     more = ''.join(f', {key}: {value}' for key, value in settings.items())
@@ -39,7 +40,8 @@ def _model(name, backbone, classifier, hint, aux=False, without=None, **settings
     def build(classes, has_aux=False):
         from paddleseg.cvlibs import manager
 
-        import paddleseg_semi  # noqa: F401
+        import paddleseg_semi
+        paddleseg_semi.register()
         more = {**settings, **({'aux': has_aux} if aux else {}), **({'num_classes': classes} if classifier else {})}
         net = manager.MODELS[name](backbone=ARCHITECTURES[backbone].build(), **more)
         if without:

@@ -1,6 +1,6 @@
 """Runs the stages of a pipeline. After an interruption, run it again: it goes on where it was."""
 
-from cli import Parser, add_device_flags, run
+from cli import Parser, add_device_flags, add_import_flag, run
 
 parser = Parser(__doc__)
 add = parser.add_argument
@@ -15,6 +15,7 @@ add('--num_workers', type=int, default=None, help='loader processes per stream')
 add('--seed', type=int, default=None, help='of the split, the order and all that is random')
 add('--oracle', action='store_true', default=None, help='log how good pseudo masks are, where true ones exist')
 add('--opts', nargs='+', default=None, help='changes to stages, stage.key=value')
+add_import_flag(parser)
 add_device_flags(parser)
 
 

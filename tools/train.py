@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from cli import Parser, add_device_flags, run
+from cli import Parser, add_device_flags, add_import_flag, run
 
 parser = Parser('Train a PaddleSeg recipe; --label_ratio (or --split_ids) makes it semi-supervised.')
 add = parser.add_argument
@@ -37,6 +37,7 @@ add('--repeats', type=int, default=1, help='times a labeled image is seen per ep
 add('--to_static_training', action='store_true', help='train the static graph of the model')
 add('--use_multilabel', action='store_true', help='not available: needs a newer PaddleSeg than the released one')
 add('--opts', nargs='+', default=None, help='changes to the recipe, key=value')
+add_import_flag(parser)
 add_device_flags(parser)
 
 

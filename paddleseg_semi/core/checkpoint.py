@@ -27,8 +27,8 @@ from paddleseg.utils import logger
 
 from paddleseg_semi import files as disk
 from paddleseg_semi import safe
-from paddleseg_semi.cvlibs.manager import translated
 from paddleseg_semi.errors import InputError, RunError
+from paddleseg_semi.registries import translated
 
 MODEL, OPTIMIZERS, STATES, METHOD = 'model.pdparams', 'model.pdopt', 'model.pdstates', 'method.pdparams'
 DIGESTS = 'SHA256SUMS'

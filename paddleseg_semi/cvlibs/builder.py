@@ -13,7 +13,6 @@ from paddleseg.utils import logger
 from paddleseg_semi.core.checkpoint import find_weights
 from paddleseg_semi.core.probe import Probe
 from paddleseg_semi.core.trainer import Player
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets import checks, holdout, lists
 from paddleseg_semi.datasets.split import Split
 from paddleseg_semi.datasets.streams import Again, Unlabeled
@@ -24,6 +23,7 @@ from paddleseg_semi.errors import InputError
 from paddleseg_semi.methods.base import Method, Task
 from paddleseg_semi.models.dinov2 import layer_groups
 from paddleseg_semi.models.weights import load_weights
+from paddleseg_semi.registries import METHODS
 
 _REGISTRIES = [manager.MODELS, manager.BACKBONES, manager.DATASETS, manager.TRANSFORMS, manager.LOSSES,
                manager.OPTIMIZERS, METHODS]

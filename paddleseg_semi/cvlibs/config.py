@@ -8,14 +8,14 @@ import yaml
 from paddleseg.cvlibs import Config, manager
 from paddleseg.utils import logger
 
-from paddleseg_semi import safe
+from paddleseg_semi import plugins, safe
 from paddleseg_semi.core import palette
 from paddleseg_semi.core.testing import Testing
-from paddleseg_semi.cvlibs.manager import METHODS, translated
 from paddleseg_semi.cvlibs.schema import check_keys, check_sections
 from paddleseg_semi.datasets.split import check_ratio
 from paddleseg_semi.datasets.streams import Labeled, Unlabeled
 from paddleseg_semi.errors import InputError, nearest
+from paddleseg_semi.registries import METHODS, translated
 
 DEFAULT_METHOD = 'AdvSemiSeg'
 
@@ -55,6 +55,7 @@ class SemiConfig(Config):
         self.dic, lines = translated(self.dic)
         for line in lines:
             logger.warning(f'{path}: {line}')
+        plugins.check(self.dic, path)
         check_keys(self.dic, path)
         self._check_numbers()
         self._check_test(path)

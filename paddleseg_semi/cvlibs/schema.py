@@ -7,13 +7,13 @@ import paddle
 from paddleseg.cvlibs import manager
 
 from paddleseg_semi.core.testing import Testing
-from paddleseg_semi.cvlibs.manager import METHODS, STREAMS
 from paddleseg_semi.errors import InputError, nearest
+from paddleseg_semi.registries import METHODS, STREAMS
 
 _TOP = ('batch_size', 'iters', 'train_dataset', 'val_dataset', 'test_dataset', 'optimizer', 'lr_scheduler', 'loss',
         'distill_loss', 'model', 'test_config', 'export', 'to_static_training', 'class_names', 'palette', 'slim',
         'global', 'train', 'test',  # runtime settings of newer PaddleSeg recipes; here they are flags
-        'semi', 'method', 'players')
+        'semi', 'method', 'players', 'import')
 _SECTIONS = ('train_dataset', 'val_dataset', 'optimizer', 'lr_scheduler', 'loss', 'model', 'test_config',
              'export', 'semi', 'method', 'players')
 _SEMI = ('label_ratio', 'split', 'lr_batch', 'start')  # and the keys of the kinds of streams

@@ -6,9 +6,9 @@ import re
 
 from paddleseg_semi.core.pipeline import Pipeline, Step, naming
 from paddleseg_semi.cvlibs.config import read_yaml, set_option
-from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.cvlibs.schema import check_stage
 from paddleseg_semi.errors import InputError, nearest
+from paddleseg_semi.registries import STAGES
 
 
 def read_pipeline(path, save_dir, opts=None, **flags):

@@ -3,7 +3,6 @@
 import paddle
 import paddle.nn.functional as F
 
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets.streams import Labeled, Unlabeled
 from paddleseg_semi.losses.adversarial import fool, one_hot, tell_apart, trusted
 from paddleseg_semi.losses.masked import masked_cross_entropy
@@ -11,6 +10,7 @@ from paddleseg_semi.methods.base import Method
 from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.discriminator import Discriminator
 from paddleseg_semi.models.modes import evaluating, frozen
+from paddleseg_semi.registries import METHODS
 
 
 @METHODS.add_component

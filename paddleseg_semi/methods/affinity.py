@@ -3,12 +3,12 @@ Semantic Segmentation", CVPR 2018)."""
 
 import paddle
 
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets.streams import Scored
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.losses.affinity import affinity_losses, pair_sets
 from paddleseg_semi.methods.base import Method
 from paddleseg_semi.models.affinity import affinities, from_sources, half_disk
+from paddleseg_semi.registries import METHODS
 
 
 @METHODS.add_component

@@ -3,11 +3,11 @@
 import paddle
 from paddleseg.utils import logger
 
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.losses.masked import masked_cross_entropy
 from paddleseg_semi.methods.base import Method
 from paddleseg_semi.methods.common import joined, mixing_streams, partner_batch
 from paddleseg_semi.methods.pseudo import Pseudo
+from paddleseg_semi.registries import METHODS
 from paddleseg_semi.transforms.mixing import paste, toggled_boxes
 
 

@@ -1,11 +1,11 @@
 """CutMix-Seg (French et al., "Semi-supervised semantic segmentation needs strong, varied perturbations", BMVC 2020)."""
 
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.errors import InputError, nearest
 from paddleseg_semi.losses.consistency import KINDS, consistency
 from paddleseg_semi.methods.common import mixing_streams, partner_batch
 from paddleseg_semi.methods.mean_teacher import MeanTeacher
 from paddleseg_semi.methods.pseudo import Pseudo
+from paddleseg_semi.registries import METHODS
 from paddleseg_semi.transforms.mixing import paste, toggled_boxes
 
 

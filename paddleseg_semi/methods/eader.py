@@ -4,13 +4,13 @@ Segmentation", 2020)."""
 import paddle
 import paddle.nn.functional as F
 
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets.streams import ImageLevel
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.losses.erasing import erase, mining
 from paddleseg_semi.methods.base import Method
 from paddleseg_semi.models.camnet import CAMNet, stretch
 from paddleseg_semi.models.modes import frozen
+from paddleseg_semi.registries import METHODS
 
 
 @METHODS.add_component

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import paddle
 
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.methods.base import Method
 from paddleseg_semi.methods.common import joined, mixing_streams, partner_batch
 from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.ema import EMA
+from paddleseg_semi.registries import METHODS
 from paddleseg_semi.transforms.mixing import gated_boxes, paste
 
 

@@ -3,12 +3,12 @@ CVPR 2023)."""
 
 import paddle
 
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets.streams import Labeled, Unlabeled
 from paddleseg_semi.losses.hardness import agreement, weighted_cross_entropy
 from paddleseg_semi.methods.base import Method
 from paddleseg_semi.methods.common import joined
 from paddleseg_semi.models.ema import EMA
+from paddleseg_semi.registries import METHODS
 from paddleseg_semi.transforms.mixing import centered_boxes, paste
 
 

@@ -4,13 +4,13 @@ import math
 
 import paddle
 
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets.streams import Labeled, Unlabeled
 from paddleseg_semi.errors import InputError, nearest
 from paddleseg_semi.losses.consistency import consistency
 from paddleseg_semi.methods.base import Method
 from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.ema import EMA
+from paddleseg_semi.registries import METHODS
 
 TEACHER_BN = ('batch', 'running')
 

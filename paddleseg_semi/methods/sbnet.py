@@ -6,7 +6,6 @@ import math
 import paddle
 import paddle.nn.functional as F
 
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets.streams import ImageLevel
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.losses.boundary import smoothness
@@ -14,6 +13,7 @@ from paddleseg_semi.losses.seam import hardest_distance, least_response
 from paddleseg_semi.methods.base import Method
 from paddleseg_semi.models.cam import competing, normalized, resize
 from paddleseg_semi.models.sbnet import canny
+from paddleseg_semi.registries import METHODS
 
 
 @METHODS.add_component

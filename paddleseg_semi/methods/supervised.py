@@ -1,8 +1,8 @@
 """Labeled images only: PaddleSeg's own training, and the baseline every method has to beat."""
 
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets.streams import Labeled
 from paddleseg_semi.methods.base import Method
+from paddleseg_semi.registries import METHODS
 
 
 @METHODS.add_component

@@ -5,7 +5,6 @@ import paddle.distributed as dist
 import paddle.nn.functional as F
 from paddle import nn
 
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets.streams import Labeled, Unlabeled
 from paddleseg_semi.errors import InputError, nearest
 from paddleseg_semi.losses.adversarial import one_hot
@@ -26,6 +25,7 @@ from paddleseg_semi.models.ema import EMA
 from paddleseg_semi.models.modes import evaluating
 from paddleseg_semi.models.projector import Projector
 from paddleseg_semi.models.tap import Tap, find_classifier, new_probe
+from paddleseg_semi.registries import METHODS
 from paddleseg_semi.transforms.mixing import PARTNERS, class_masks, half_boxes, partners, paste
 
 MIXES = ('cutmix', 'cutout', 'classmix', 'none')

@@ -3,11 +3,11 @@
 import paddle
 import paddle.nn.functional as F
 
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.methods.common import joined, partner_batch
 from paddleseg_semi.methods.fixmatch import FixMatch, Guide
 from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.tap import Tap, find_fork, new_probe
+from paddleseg_semi.registries import METHODS
 
 
 @METHODS.add_component

@@ -2,9 +2,9 @@
 
 import paddle
 
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.methods.fixmatch import FixMatch
 from paddleseg_semi.models.tap import Tap, find_fork, new_probe
+from paddleseg_semi.registries import METHODS
 
 
 @METHODS.add_component

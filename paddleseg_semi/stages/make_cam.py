@@ -8,9 +8,9 @@ from paddleseg.utils import logger
 from paddleseg_semi.core import pictures
 from paddleseg_semi.core.cams import SCALES, cams, label_of
 from paddleseg_semi.core.common import check_class_count
-from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.datasets.maps import read_maps, write_maps
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.registries import STAGES
 from paddleseg_semi.stages.images import each, finish, read_image
 from paddleseg_semi.stages.pseudo_label import check_scales
 from paddleseg_semi.stages.trained import TrainedRun

@@ -13,10 +13,10 @@ from paddleseg_semi.core.journal import listed
 from paddleseg_semi.core.metrics import confusion_matrix, scores
 from paddleseg_semi.core.predict import label
 from paddleseg_semi.core.testing import Testing
-from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.datasets import lists
 from paddleseg_semi.datasets.extra import write_list
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.registries import STAGES
 from paddleseg_semi.stages.images import read_mask
 from paddleseg_semi.stages.trained import TrainedRun
 

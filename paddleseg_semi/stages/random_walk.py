@@ -8,9 +8,9 @@ from paddleseg.utils import logger
 from paddleseg_semi.core import palette, walk
 from paddleseg_semi.core.common import save_mask
 from paddleseg_semi.core.crf import dense_crf
-from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.datasets.extra import read_list
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.registries import STAGES
 from paddleseg_semi.stages.images import each, finish, name_of, read_fitting_maps, read_image, show_mask
 from paddleseg_semi.stages.trained import TrainedRun
 

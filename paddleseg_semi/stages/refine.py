@@ -9,10 +9,10 @@ from paddleseg_semi.core import palette
 from paddleseg_semi.core.cams import with_background
 from paddleseg_semi.core.common import save_mask
 from paddleseg_semi.core.crf import dense_crfs
-from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.datasets.extra import read_list
 from paddleseg_semi.datasets.maps import write_maps
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.registries import STAGES
 from paddleseg_semi.stages.images import cores, each, finish, name_of, read_fitting_maps, show_mask
 
 

@@ -10,12 +10,13 @@ from paddleseg.utils import logger
 from paddleseg_semi.core import pictures
 from paddleseg_semi.core.cams import label_of
 from paddleseg_semi.core.curve import BackgroundCurve
-from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
-from paddleseg_semi.cvlibs.manager import STAGES
+from paddleseg_semi.cvlibs.builder import SemiBuilder
+from paddleseg_semi.cvlibs.config import SemiConfig
 from paddleseg_semi.datasets import lists
 from paddleseg_semi.datasets.extra import read_list
 from paddleseg_semi.datasets.maps import read_maps
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.registries import STAGES
 from paddleseg_semi.stages.images import contact_sheet, read_image, read_mask
 from paddleseg_semi.stages.pseudo_label import compare, with_truth
 

@@ -9,9 +9,9 @@ import paddle.distributed as dist
 from paddleseg.utils import logger
 
 from paddleseg_semi.core.common import progress_bar
-from paddleseg_semi.cvlibs.manager import STAGES
 from paddleseg_semi.datasets import lists
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.registries import STAGES
 from paddleseg_semi.stages.images import read_mask
 from paddleseg_semi.stages.pseudo_label import Labeler
 

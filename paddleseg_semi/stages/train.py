@@ -9,12 +9,13 @@ from fractions import Fraction
 import paddle.distributed as dist
 
 from paddleseg_semi import files
+from paddleseg_semi import run as runs
 from paddleseg_semi.core.checkpoint import MODEL, newest_checkpoint
 from paddleseg_semi.core.common import digest
-from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
-from paddleseg_semi.cvlibs.manager import STAGES
+from paddleseg_semi.cvlibs.builder import SemiBuilder
+from paddleseg_semi.cvlibs.config import SemiConfig
 from paddleseg_semi.errors import InputError
-from paddleseg_semi.run import Options, train
+from paddleseg_semi.registries import STAGES
 
 
 @STAGES.add_component
@@ -44,7 +45,7 @@ class Train:
         self.config = SemiConfig(config, opts, method=method, label_ratio=label_ratio, split_ids=split,
                                  extra_labeled=extra_labeled, iters=iters, batch_size=batch_size,
                                  learning_rate=learning_rate)
-        self.options = Options(resume_model='latest', do_eval=bool(self.config.val_dataset_cfg), seed=seed,
+        self.options = runs.Options(resume_model='latest', do_eval=bool(self.config.val_dataset_cfg), seed=seed,
                                save_interval=save_interval, num_workers=num_workers, log_iters=log_iters,
                                use_vdl=use_vdl, use_ema=use_ema, precision=precision, amp_level=amp_level)
         if keep_checkpoint_max:
@@ -63,7 +64,7 @@ class Train:
                 digest([*read, *_files(self.config.dic)]), options]
 
     def run(self, out_dir):
-        train(self.config, dataclasses.replace(self.options, save_dir=out_dir))
+        runs.train(self.config, dataclasses.replace(self.options, save_dir=out_dir))
         if dist.get_rank() == 0:
             last = os.path.join(out_dir, MODEL)
             with files.replacing(last) as part:

@@ -4,7 +4,8 @@ import os
 
 from paddleseg_semi.core.checkpoint import MODEL, newest_checkpoint
 from paddleseg_semi.core.common import digest
-from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
+from paddleseg_semi.cvlibs.builder import SemiBuilder
+from paddleseg_semi.cvlibs.config import SemiConfig
 from paddleseg_semi.datasets import lists
 from paddleseg_semi.datasets.streams.base import split_at_normalize
 from paddleseg_semi.errors import InputError

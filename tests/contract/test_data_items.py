@@ -23,7 +23,6 @@ from paddleseg_semi.core.cams import label_of
 from paddleseg_semi.core.common import check_class_count, list_images, save_mask
 from paddleseg_semi.core.palette import Classes, default
 from paddleseg_semi.core.predict import label, predict
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets import checks, lists, tags
 from paddleseg_semi.datasets.extra import ExtraLabeled
 from paddleseg_semi.datasets.looks import Part
@@ -37,6 +36,7 @@ from paddleseg_semi.deploy.bundle import Bundle
 from paddleseg_semi.deploy.segment import to_classes
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.methods.supervised import Supervised
+from paddleseg_semi.registries import METHODS
 from paddleseg_semi.transforms.geometry import RandomResizedCrop, RandomSmoothScale
 
 from . import test_pipeline, test_weak_pipeline

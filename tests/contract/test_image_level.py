@@ -5,8 +5,8 @@ import paddle.nn.functional as F
 import pytest
 from PIL import Image
 
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.methods.base import Method
+from paddleseg_semi.registries import METHODS
 
 
 class PooledCam(Method):

@@ -12,8 +12,8 @@ from conftest import close
 from paddleseg_semi.core import parallel
 from paddleseg_semi.core.export import export
 from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.models.weights import network_of
+from paddleseg_semi.registries import METHODS
 from paddleseg_semi.run import build_trainer
 
 from .conftest import ROOT, Toy, communicate

@@ -5,7 +5,7 @@ import paddle
 import pytest
 from conftest import ROOT
 
-from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.registries import METHODS
 
 from .test_methods import NAMES, build, next_batch
 

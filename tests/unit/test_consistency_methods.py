@@ -21,10 +21,10 @@ from paddleseg_semi.core.clock import Clock
 from paddleseg_semi.core.trainer import Plan, Player, Precision, Trainer
 from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
 from paddleseg_semi.cvlibs.config import method_file, read_yaml
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.losses.consistency import consistency
 from paddleseg_semi.methods.base import Task
+from paddleseg_semi.registries import METHODS
 
 NUM_CLASSES, SIZE = 3, 24
 VARIANTS = [('MeanTeacher', {}), ('MeanTeacher', {'teacher_bn': 'running'}), ('CutMixSeg', {}),

@@ -13,7 +13,6 @@ from test_consistency_methods import NUM_CLASSES, build, make_batch, new_trainer
 
 from paddleseg_semi.core.clock import Clock
 from paddleseg_semi.cvlibs.config import method_file, read_yaml
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.losses.adversarial import trusted
 from paddleseg_semi.losses.affinity import affinity_losses, pair_sets
 from paddleseg_semi.losses.consistency import consistency
@@ -24,6 +23,7 @@ from paddleseg_semi.methods.base import Task
 from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.affinity import affinities, from_sources
 from paddleseg_semi.models.modes import evaluating
+from paddleseg_semi.registries import METHODS
 
 LOSSES = {'types': [CrossEntropyLoss()], 'coef': [1]}
 

@@ -20,14 +20,16 @@ TOOLS = [path for path in sorted((REPOSITORY / 'tools').glob('*.py')) if path.na
 TOOLS += [REPOSITORY / 'deploy' / path for path in ('python/infer.py', 'serving/server.py', 'serving/client.py')]
 
 # Which parts of the package each part may import, besides itself. The longest name that fits a module counts.
-FLOOR = {'errors', 'safe', 'files', 'images', 'runtime', 'cvlibs.manager'}
+FLOOR = {'errors', 'safe', 'files', 'images', 'runtime', 'registries'}
 MAY_IMPORT = {
     'errors': set(),
     'safe': {'errors'},
     'files': set(),
     'images': {'errors'},
     'runtime': {'errors'},
-    'cvlibs.manager': set(),
+    'registries': set(),
+    'components': {'compat', 'datasets', 'losses', 'methods', 'models', 'stages', 'transforms'},
+    'plugins': {'errors'},
     'compat': FLOOR | {'models.weights', 'models.fetch'},
     'losses': FLOOR,
     'transforms': FLOOR,
@@ -36,7 +38,7 @@ MAY_IMPORT = {
     'methods': FLOOR | {'datasets.streams', 'models', 'losses', 'transforms'},
     'core': FLOOR | {'datasets', 'models'},
     'deploy': FLOOR | {'core.common', 'core.palette', 'core.testing', 'transforms'},
-    'cvlibs': FLOOR | {'datasets', 'models', 'core', 'methods.base'},
+    'cvlibs': FLOOR | {'plugins', 'datasets', 'models', 'core', 'methods.base'},
     'run': FLOOR | {'datasets', 'models', 'core', 'cvlibs'},
     'stages': FLOOR | {'datasets', 'core', 'cvlibs', 'run'},
 }
@@ -104,6 +106,26 @@ def test_no_file_knows_this_machine():
     found = [f'{relative(path)}:{number}: {line.strip()}' for path in tree()
              for number, line in enumerate(path.read_text(errors='replace').splitlines(), 1) if pattern.search(line)]
     assert not found, '\n'.join(found)
+
+
+def test_importing_the_errors_is_light():
+    """A tool that only wants to say what is wrong need not load Paddle for it."""
+    script = 'import sys, paddleseg_semi.errors, paddleseg_semi.plugins\nprint(sorted(sys.modules))'
+    done = subprocess.run([sys.executable, '-c', script], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not {"'paddle'", "'paddleseg'", "'cv2'", "'numpy'"} & {*done.stdout.strip('[]\n').split(', ')}
+
+
+@pytest.mark.parametrize('first', ['core.val', 'cvlibs', 'datasets.streams.labeled', 'deploy.bundle',
+                                   'methods.fixmatch', 'run', 'stages.train'])
+def test_any_module_can_be_imported_first(first):
+    """And what it uses of PaddleSeg is repaired, with all components registered."""
+    script = (f'import paddleseg_semi.{first}\nimport paddleseg_semi\npaddleseg_semi.register()\n'
+              'from paddleseg.models import losses\nfrom paddleseg_semi.registries import METHODS, STAGES, STREAMS\n'
+              'print([len(registry.components_dict) > 4 for registry in (METHODS, STAGES, STREAMS)])')
+    done = subprocess.run([sys.executable, '-c', script], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert '[True, True, True]' in done.stdout
 
 
 def test_style():

@@ -93,6 +93,7 @@ RANK = '''
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import paddleseg_semi, numpy as np, paddle
+paddleseg_semi.register()
 import paddle.distributed as dist
 from paddleseg_semi.models.bank import Bank
 

@@ -4,11 +4,11 @@ import hashlib
 
 import numpy as np
 
-from paddleseg_semi.cvlibs.manager import STREAMS
 from paddleseg_semi.datasets.streams.base import Kind, Stream, apply, channels_first, read_image, read_mask
 from paddleseg_semi.datasets.streams.loading import seeded
 from paddleseg_semi.datasets.tags import add_to_report, label_maps, read_tags
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.registries import STREAMS
 from paddleseg_semi.transforms.boundary import boundary_maps
 
 

@@ -5,13 +5,13 @@ import math
 import numpy as np
 
 from paddleseg_semi import images
-from paddleseg_semi.cvlibs.manager import STREAMS
 from paddleseg_semi.datasets import fills, lists
 from paddleseg_semi.datasets.extra import ExtraLabeled, Joined
 from paddleseg_semi.datasets.streams.base import Kind, Stream, failed_in, split_at_normalize
 from paddleseg_semi.datasets.streams.loading import seeded
 from paddleseg_semi.datasets.streams.unlabeled import unlabeled_transforms
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.registries import STREAMS
 
 
 @STREAMS.add_component

@@ -4,12 +4,12 @@ import os
 
 import numpy as np
 
-from paddleseg_semi.cvlibs.manager import STREAMS
 from paddleseg_semi.datasets import lists
 from paddleseg_semi.datasets.maps import CELL, read_maps, sure_labels
 from paddleseg_semi.datasets.streams.base import Kind, Stream, apply, channels_first, read_image
 from paddleseg_semi.datasets.streams.loading import seeded
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.registries import STREAMS
 
 
 @STREAMS.add_component

@@ -6,7 +6,6 @@ import json
 import numpy as np
 
 from paddleseg_semi import images
-from paddleseg_semi.cvlibs.manager import STREAMS
 from paddleseg_semi.datasets import fills
 from paddleseg_semi.datasets.streams.base import (
     Kind,
@@ -20,6 +19,7 @@ from paddleseg_semi.datasets.streams.base import (
 )
 from paddleseg_semi.datasets.streams.loading import seeded
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.registries import STREAMS
 
 
 @STREAMS.add_component
