@@ -195,6 +195,7 @@ class Trainer:
         miou, acc, class_iou = self.evaluate(self.method.deployed)[:3]
         self.scores = {'mIoU': float(miou), 'Acc': float(acc)}
         self.journal.evaluated(miou, acc, class_iou)
+        self.method.after_evaluation(dict(self.scores), self.clock)
         if self.scores['mIoU'] > self.best['mIoU']:
             self.best.update(mIoU=self.scores['mIoU'], iter=self.clock.iter)
             self._save_best(self.method.deployed, self.scores, 'best_model')

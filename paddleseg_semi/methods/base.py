@@ -87,6 +87,14 @@ class Method(nn.Layer):
     def after_update(self, clock):
         """Called after the optimizers' step, for EMA and other slow followers."""
 
+    def after_evaluation(self, scores, clock):
+        """Called on every rank after each evaluation of the deployed network, before the checkpoint is written.
+
+        Args:
+            scores (dict[str, float]): 'mIoU' and 'Acc' on the validation images.
+            clock (Clock): now.
+        """
+
     @property
     def deployed(self):
         """nn.Layer: the network that is evaluated, written to model.pdparams and exported."""

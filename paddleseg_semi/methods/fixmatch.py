@@ -7,7 +7,9 @@ import paddle
 from paddleseg_semi.methods.base import Method
 from paddleseg_semi.methods.common import joined, mixing_streams, partner_batch
 from paddleseg_semi.methods.pseudo import Pseudo
+from paddleseg_semi.models.alignment import Alignment
 from paddleseg_semi.models.ema import EMA
+from paddleseg_semi.models.modes import evaluating
 from paddleseg_semi.registries import METHODS
 from paddleseg_semi.transforms.mixing import gated_boxes, paste
 
@@ -45,6 +47,8 @@ class FixMatch(Method):
             'same', another crop of the image itself.
         ema_decay (float, optional): of a teacher that makes the pseudo labels and is deployed, per update, after a
             start with min(1 - 1 / (t + 1), ema_decay). Default: the network teaches itself.
+        align_decay (float, optional): pseudo labels are made from probabilities that are aligned with the class shares
+            of the masks, see `Alignment`, whose memory it is. Default: they are not.
 
     Attributes:
         views (int): strong views.
@@ -53,12 +57,13 @@ class FixMatch(Method):
     views = 1
 
     def __init__(self, task, conf_thresh=0.95, sup_weight=0.5, strong_weight=0.5, box_prob=0.5, box_area=(0.02, 0.4),
-                 box_ratio=(0.3, 3.3333), partner='other', ema_decay=None):
+                 box_ratio=(0.3, 3.3333), partner='other', ema_decay=None, align_decay=None):
         super().__init__(task)
         self.streams = mixing_streams(partner, self.views)
         self.conf_thresh, self.sup_weight, self.strong_weight = conf_thresh, sup_weight, strong_weight
         self.box = box_prob, box_area, box_ratio
         self.teacher = None if ema_decay is None else EMA(self.model, ema_decay)
+        self.alignment = None if align_decay is None else Alignment(task.num_classes, align_decay)
 
     @property
     def deployed(self):
@@ -67,9 +72,6 @@ class FixMatch(Method):
     def after_update(self, clock):
         if self.teacher:
             self.teacher.update(self.model, clock.iter - 1)
-
-    def pseudo_label(self, img, valid=None, net=None):
-        return super().pseudo_label(img, valid, net or self.deployed)
 
     def labeled_step(self, batch, clock):
         labeled = batch['labeled']
@@ -102,25 +104,39 @@ class FixMatch(Method):
         """
         labeled, first, second = batch['labeled'], batch['unlabeled'], partner_batch(batch)
         if self.teacher:
-            own = self.pseudo_label(first['weak'], first['valid'])
-            other = self.pseudo_label(second['weak'], second['valid']) if 'mix' in batch else \
-                own.each(lambda value: value.flip(0))
+            own = self.teach(first, looks=True)
+            other = self.teach(second) if 'mix' in batch else own.each(lambda value: value.flip(0))
             outputs = self.model(labeled['img'])
         else:
-            other = self.pseudo_label(second['weak'], second['valid'])                      # in eval mode
+            other = self.teach(second)                                                      # in eval mode
             outputs = self.model(joined(labeled['img'], first['weak']))                     # in train mode
-            own = Pseudo.of(outputs[0][len(labeled['img']):], first['valid'])
+            own = self.guided(outputs[0][len(labeled['img']):], first['valid'], looks=True)
         return self.labeled_term(labeled, outputs), [Guide(own, other, 1., self.conf_thresh)]
 
     def labeled_term(self, labeled, outputs):
         """The loss on labeled images, which come first in the outputs of the model."""
+        if self.alignment:
+            self.alignment.see_labels(labeled['label'], labeled['label'] != self.ignore_index)
         ours = paddle.utils.map_structure(lambda output: output[:len(labeled['img'])], outputs)
         return {'sup': self.sup_weight * self.supervised(labeled, ours)}
+
+    def teach(self, part, looks=False):
+        """Pseudo: what the deployed network says of a batch of the unlabeled stream, in eval mode; see `guided`."""
+        with evaluating(self.deployed), paddle.no_grad():
+            return self.guided(self.deployed(part['weak'])[0], part['valid'], looks)
+
+    def guided(self, logits, valid, looks=False):
+        """Pseudo: of logits [N, C, H, W], aligned if they are to be; `looks`: the alignment takes note of them."""
+        if self.alignment:
+            if looks:
+                self.alignment.see_logits(logits.detach(), valid)
+            logits = logits.detach() + self.alignment.shift()
+        return Pseudo.of(logits, valid)
 
     def strong_pass(self, img, clock):
         """Logits [V * N, C, H, W] of the strong views."""
         return self.model(img)[0]
 
     def explain(self, unlabeled, clock):
-        pseudo = self.pseudo_label(unlabeled['weak'], unlabeled['valid'])
+        pseudo = self.teach(unlabeled)
         return pseudo, pseudo.sure(self.conf_thresh)

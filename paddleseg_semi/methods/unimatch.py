@@ -5,7 +5,6 @@ import paddle.nn.functional as F
 
 from paddleseg_semi.methods.common import joined, partner_batch
 from paddleseg_semi.methods.fixmatch import FixMatch, Guide
-from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.tap import Tap, find_fork, new_probe
 from paddleseg_semi.registries import METHODS
 
@@ -24,27 +23,27 @@ class UniMatch(FixMatch):
         feature_layer (str, optional): layer whose output is disturbed. Default: the model's `backbone`, all of its
             levels; where it has none, the input of the classifier.
         box_prob, box_area, box_ratio, partner: of CutMix, see `FixMatch`.
-        ema_decay (float, optional): of a teacher, see `FixMatch`. Default: none.
+        ema_decay, align_decay (float, optional): of a teacher and of an alignment, see `FixMatch`. Default: none.
     """
 
     views = 2
 
     def __init__(self, task, conf_thresh=0.95, sup_weight=0.5, strong_weight=0.25, feature_weight=0.25,
                  feature_drop=0.5, feature_layer=None, box_prob=0.5, box_area=(0.02, 0.4), box_ratio=(0.3, 3.3333),
-                 partner='other', ema_decay=None):
+                 partner='other', ema_decay=None, align_decay=None):
         super().__init__(task, conf_thresh, sup_weight, strong_weight, box_prob, box_area, box_ratio, partner,
-                         ema_decay)
+                         ema_decay, align_decay)
         self.feature_weight, self.feature_drop = feature_weight, feature_drop
         self.fork = find_fork(self.model, task.num_classes, feature_layer, new_probe(channels=task.img_channels))
 
     def weak_pass(self, batch, clock):
         labeled, first, second = batch['labeled'], batch['unlabeled'], partner_batch(batch)
-        other = self.pseudo_label(second['weak'], second['valid'])                          # in eval mode
+        other = self.teach(second)                                                          # in eval mode
         with Tap(self.model, *self.fork, self.disturb):
             outputs = self.model(joined(labeled['img'], first['weak']))
         m, n = len(labeled['img']), len(first['weak'])
-        own = self.pseudo_label(first['weak'], first['valid']) if self.teacher else \
-            Pseudo.of(outputs[0][m:m + n], first['valid'])
+        own = self.teach(first, looks=True) if self.teacher else \
+            self.guided(outputs[0][m:m + n], first['valid'], looks=True)
         losses = self.labeled_term(labeled, outputs)
         losses['fp'] = self.feature_weight * own.loss(outputs[0][-n:], self.conf_thresh)
         return losses, [Guide(own, other, 1., self.conf_thresh)]

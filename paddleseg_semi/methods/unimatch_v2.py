@@ -20,14 +20,16 @@ class UniMatchV2(FixMatch):
             levels; where it has none, the input of the classifier.
         box_prob, box_area, box_ratio, partner: of CutMix, see `FixMatch`.
         ema_decay (float): of the teacher, per update, after a start with min(1 - 1 / (t + 1), ema_decay).
+        align_decay (float, optional): of an alignment, see `FixMatch`. Default: none.
     """
 
     views = 2
 
     def __init__(self, task, conf_thresh=0.95, sup_weight=0.5, strong_weight=0.5, feature_layer=None, box_prob=0.5,
-                 box_area=(0.02, 0.4), box_ratio=(0.3, 3.3333), partner='reversed', ema_decay=0.996):
+                 box_area=(0.02, 0.4), box_ratio=(0.3, 3.3333), partner='reversed', ema_decay=0.996,
+                 align_decay=None):
         super().__init__(task, conf_thresh, sup_weight, strong_weight, box_prob, box_area, box_ratio, partner,
-                         ema_decay)
+                         ema_decay, align_decay)
         self.fork = find_fork(self.model, task.num_classes, feature_layer, new_probe(channels=task.img_channels))
 
     def strong_pass(self, img, clock):
