@@ -19,7 +19,7 @@ setup(
     # The recipes live beside the package in the repository and inside it once installed.
     packages=[*find_packages(include=['paddleseg_semi', 'paddleseg_semi.*']), 'paddleseg_semi.configs'],
     package_dir={'paddleseg_semi.configs': 'configs'},
-    package_data={'paddleseg_semi.configs': ['**/*.yml']},
+    package_data={'paddleseg_semi.configs': ['**/*.yml'], 'paddleseg_semi.core': ['page.html']},
     install_requires=[line for line in REQUIREMENTS if line not in PADDLE],
     extras_require={'cpu': PADDLE, 'crf': ['pydensecrf2>=1.1'],
                     # onnxruntime's quantization imports ml_dtypes without asking for it

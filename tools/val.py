@@ -17,8 +17,9 @@ def main(args):
     import paddle.distributed as dist
     from paddleseg.utils import logger
 
-    from paddleseg_semi.core import report
+    from paddleseg_semi.core import pictures, report
     from paddleseg_semi.core.common import make_folder
+    from paddleseg_semi.core.predict import worst
     from paddleseg_semi.core.val import measure
     from paddleseg_semi.errors import InputError
     if args.num_workers < 0:
@@ -36,6 +37,10 @@ def main(args):
         options = {**testing.said(), **({'auc_roc': True} if auc_roc else {})}
         about = {'config': args.config, 'model': args.model_path, 'options': options}
         for path in report.write(folder, measured, names, about):
+            logger.info(f'Written: {path}')
+        if measured.right:
+            path = os.path.join(folder, 'worst.png')
+            pictures.save(worst(model, dataset, measured.right, config.classes(dataset.num_classes), testing), path)
             logger.info(f'Written: {path}')
 
 

@@ -76,7 +76,7 @@ class Checkpoints:
             raise InputError(f'--save_dir {self.save_dir}: cannot be written ({error.strerror}).') from None
 
     def _put_aside(self):
-        ours = r'iter_\d+|best_model|ema_best_model|pictures|train\.log|eval\.csv|val\.(json|csv|md)'
+        ours = r'iter_\d+|best_model|ema_best_model|pictures|train\.log|eval\.csv|val\.\w+|worst\.png|report\.html'
         names = [name for name in os.listdir(self.save_dir) if re.fullmatch(ours, name)]
         if not any(name.startswith(('iter_', 'best_model')) for name in names):
             return
@@ -94,7 +94,8 @@ class Checkpoints:
     def written(self):
         """list[str]: what a finished run leaves for its user."""
         iterations = self._iterations()
-        names = [*(f'iter_{n}' for n in iterations[-1:]), 'best_model', 'ema_best_model', 'pictures', 'train.log']
+        names = [*(f'iter_{n}' for n in iterations[-1:]), 'best_model', 'ema_best_model', 'pictures', 'train.log',
+                 'report.html']
         return [self._path(name) for name in names if os.path.exists(self._path(name))]
 
     def save(self, iteration, files):

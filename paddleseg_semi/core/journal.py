@@ -9,7 +9,7 @@ import paddle
 from paddleseg.utils import TimeAverager, calculate_eta, logger
 
 from paddleseg_semi.core import pictures
-from paddleseg_semi.core.report import Record, named
+from paddleseg_semi.core.report import Record, forgotten, named
 from paddleseg_semi.errors import RunError
 from paddleseg_semi.runtime import peak_memory
 
@@ -94,10 +94,17 @@ class Journal:
         if self.record:
             self.record.add(self.clock.iter, network, miou, acc, class_iou)
 
-    def diagnosed(self, pseudo, classes, oracle):
-        """Takes what a `Probe` saw."""
+    def diagnosed(self, pseudo, classes, oracle, labeled=None):
+        """Takes what a `Probe` saw, and the shares of the classes in the masks [C], if they are known."""
         self.say(f'[PSEUDO] #Crops: {pseudo["crops"]:.0f}' + _named(pseudo, ('kept', 'conf', 'gap')))
         self.say(f'[PSEUDO] Class share: {named(self.classes.names, classes)}')
+        if labeled is not None:
+            self.say(f'[LABELED] Class share: {named(self.classes.names, labeled)}')
+            lost = [f'{" ".join(name.split())} ({100 * share:.2f} %, of the masks {100 * wanted:.2f} %)'
+                    for name, share, wanted in zip(self.classes.names, classes, labeled) if forgotten(share, wanted)]
+            if lost and pseudo['kept'] > 0:
+                self.say(f'[PSEUDO] Forgotten, hardly any kept pseudo label is of: {", ".join(lost)}. '
+                         'method.align_decay of FixMatch, UniMatch and UniMatchV2 is against that.')
         self._scalars({f'Pseudo/{name}': pseudo[name] for name in ('kept', 'conf', 'gap') if name in pseudo})
         self._scalars({f'Pseudo/share/{name}': value for name, value in zip(self.classes.names, classes)})
         if oracle:

@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddleseg.core.infer import reverse_transform
@@ -9,7 +10,7 @@ from paddleseg.core.predict import preprocess
 from paddleseg.utils import logger
 
 from paddleseg_semi import images
-from paddleseg_semi.core import palette
+from paddleseg_semi.core import palette, pictures
 from paddleseg_semi.core.common import blended, check_class_count, progress_bar, save_mask, save_picture
 from paddleseg_semi.core.testing import Testing
 from paddleseg_semi.errors import InputError
@@ -48,6 +49,36 @@ def predict(model, transforms, photos, save_dir, classes, testing=None):
             save_picture(overlay, os.path.join(added, name), os.path.splitext(path)[1])
             bar.update(i + 1)
     return [added, masks]
+
+
+def worst(model, dataset, right, classes, testing=None, count=6):
+    """A picture of the photos on which a network does worst.
+
+    Args:
+        model (nn.Layer): returns a list of logits, the main one [N, C, H, W] first.
+        dataset (paddle.io.Dataset): a PaddleSeg data set in mode 'val'.
+        right (list[tuple[int, float]]): positions in it, and shares of right pixels, the lowest first.
+        classes (Classes): their names and colors.
+        testing (Testing, optional): scales, flips, windows. Default: the image as it is.
+        count (int, optional): of photos. Default: 6.
+
+    Returns:
+        np.ndarray: [height, width, 3] uint8 RGB: photo, truth, prediction, and where it is wrong.
+    """
+    rows, seen, testing = [], set(), testing or Testing()
+    with evaluating(model), paddle.no_grad():
+        for position, _ in right[:count]:
+            photo = images.read(dataset.file_list[position][0], 3)
+            data = dataset[position]
+            truth = np.asarray(data['label']).reshape(photo.shape[:2]).astype('int64')
+            pred, _ = testing.infer(model, paddle.to_tensor(data['img'][None]), data['trans_info'])
+            pred = pred[0, 0].numpy()
+            seen.update(np.unique(truth).tolist(), np.unique(pred).tolist())
+            wrong = (pred != truth) & (truth != dataset.ignore_index)
+            errors = np.where(wrong[..., None], np.array([230, 40, 40], 'uint8'), photo // 2 + 110)
+            rows.append([photo, *(pictures.over(photo, label, classes) for label in (truth, pred)), errors])
+    size = max((row[0].shape[1::-1] for row in rows), key=lambda size: size[0])
+    return pictures.sheet([(('photo', 'truth', 'prediction', 'wrong'), rows)], size, classes, seen)
 
 
 def _prepared(image, transforms):

@@ -1,5 +1,7 @@
 """Looks at the pseudo labels of the same crops at every milestone, so that two looks compare."""
 
+from functools import cached_property
+
 import numpy as np
 import paddle
 
@@ -18,9 +20,11 @@ class Probe:
         seed (int): of the crops.
         num_classes (int): C.
         ignore_index (int): the label that counts nowhere.
+        labeled (LabeledStream, optional): what the shares of the classes are compared with.
     """
 
-    def __init__(self, stream, batch_size, seed, num_classes, ignore_index=255):
+    def __init__(self, stream, batch_size, seed, num_classes, ignore_index=255, labeled=None):
+        self.labeled, self.seed = labeled, seed
         self.stream, self.num_classes, self.ignore_index = stream, num_classes, ignore_index
         count = min(_SIZE, len(stream))
         places = np.linspace(0, len(stream) - 1, count).round().astype(int).tolist()    # all parts of a video
@@ -28,6 +32,19 @@ class Probe:
         samples = [(place, int(np.random.default_rng((seed, place)).integers(2**31)),
                     *((place + k) % len(stream) for k in spares)) for place in places]
         self.order = [samples[first:first + batch_size] for first in range(0, count, batch_size)]
+
+    @cached_property
+    def labeled_shares(self):
+        """np.ndarray: [C], 0..1, shares of the classes in crops of labeled images; None without."""
+        if self.labeled is None:
+            return None
+        count = np.zeros(self.num_classes, 'int64')
+        for place in np.linspace(0, len(self.labeled) - 1, min(2 * _SIZE, len(self.labeled))).round().astype(int):
+            sample = self.labeled[int(place), self.seed]
+            if 'label' in sample:  # what cannot be read is said by the training
+                label = sample['label'][sample['label'] != self.ignore_index]
+                count += np.bincount(label, minlength=self.num_classes)
+        return count / max(count.sum(), 1)
 
     def batches(self):
         """Yields dict[str, Tensor]: `weak`, `valid` and, if the stream has masks, `truth` [N, H, W] int64."""

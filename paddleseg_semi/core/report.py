@@ -25,11 +25,14 @@ class Measured(NamedTuple):
         images (int): how many.
         matrix (np.ndarray): [C, C] int64 pixels, indexed [label, pred].
         auc (float, optional): area under the ROC curve, 0..1.
+        right (list[tuple[int, float]]): position of an image in the data set, and the share of its pixels that are
+            right, 0..1; of this rank's images, the lowest first.
     """
 
     images: int
     matrix: np.ndarray
     auc: float = None
+    right: list = ()
 
     @property
     def scores(self):
@@ -50,6 +53,16 @@ class Measured(NamedTuple):
 def named(names, values):
     """str: 'sky 0.9512, road 0.4012', in one line whatever is in the names."""
     return ', '.join(f'{" ".join(str(name).split())} {value:.4f}' for name, value in zip(names, values))
+
+
+def forgotten(share, labeled):
+    """bool: a class has less than a tenth of its share of the masks among the kept pseudo labels.
+
+    Args:
+        share (float): of the kept pseudo labels, 0..1.
+        labeled (float, optional): of the labeled pixels, 0..1.
+    """
+    return bool(labeled) and share < 0.1 * labeled
 
 
 def write(folder, measured, names, about):

@@ -183,7 +183,7 @@ class Trainer:
         parallel.average_statistics(self.method)
         self.journal.memory()
         if self.probe:
-            self.journal.diagnosed(*self.probe.look(self.method, self.clock))
+            self.journal.diagnosed(*self.probe.look(self.method, self.clock), self.probe.labeled_shares)
         if self.evaluate:
             self._evaluate(batch)
         if self.journal.writes:

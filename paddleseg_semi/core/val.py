@@ -65,7 +65,7 @@ def measure(model, eval_dataset, testing=None, precision='fp32', num_workers=0, 
     amp = {'enable': precision != 'fp32', 'dtype': 'bfloat16' if precision == 'bf16' else 'float16',
            'custom_black_list': {'bilinear_interp_v2'},
            'custom_white_list': {'elementwise_add', 'batch_norm', 'sync_batch_norm'}}
-    matrix = paddle.zeros([num_classes, num_classes], dtype='int64')
+    matrix, right = paddle.zeros([num_classes, num_classes], dtype='int64'), []
     roc = Roc(num_classes, ignore) if auc_roc else None
     if show:
         logger.info(f'Start evaluating (total_samples: {len(eval_dataset)}, total_iters: {len(loader)})...')
@@ -81,13 +81,16 @@ def measure(model, eval_dataset, testing=None, precision='fp32', num_workers=0, 
                 raise InputError(f'{images.name(i)}: the network gives {list(logit.shape[1:])} (classes, height, '
                                  f'width), but the data set has {num_classes} classes and the mask is '
                                  f'{list(label.shape[-2:])} (height, width). Correct the one that is wrong.')
-            matrix += confusion_matrix(pred, label, num_classes, ignore)
+            counts = confusion_matrix(pred, label, num_classes, ignore)
+            matrix += counts
+            right.append(counts.trace().astype('float32') / counts.sum().astype('float32').clip(min=1))
             if roc:
                 roc.add(logit.log() if testing.sums_probs else logit, label)
             bar.update(i + 1)
     if nranks > 1:
         dist.all_reduce(matrix)
-    return Measured(len(eval_dataset), matrix.numpy(), roc.area() if roc else None)
+    right = sorted(zip(images.positions, paddle.stack(right).tolist()), key=lambda item: item[1]) if right else []
+    return Measured(len(eval_dataset), matrix.numpy(), roc.area() if roc else None, right)
 
 
 class _Shard(paddle.io.Dataset):

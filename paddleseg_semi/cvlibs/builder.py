@@ -15,7 +15,7 @@ from paddleseg_semi.core.probe import Probe
 from paddleseg_semi.core.trainer import Player
 from paddleseg_semi.datasets import checks, holdout, lists
 from paddleseg_semi.datasets.split import Split
-from paddleseg_semi.datasets.streams import Again, Unlabeled
+from paddleseg_semi.datasets.streams import Again, Labeled, Unlabeled
 from paddleseg_semi.datasets.streams.base import Data, split_at_normalize
 from paddleseg_semi.datasets.streams.loading import SPARES, EndlessSampler, batches
 from paddleseg_semi.datasets.streams.unlabeled import UnlabeledStream, unlabeled_transforms
@@ -329,7 +329,9 @@ class SemiBuilder(SegBuilder):
             if not files:
                 raise InputError('--oracle: the training list has no mask for any unlabeled image. Leave the flag out.')
         stream = kind.of(self.data, files, self.data.once(unlabeled_transforms)[0], masks=masks)
-        return Probe(stream, self.config.batch_size, self.seed, base.num_classes, base.ignore_index)
+        labeled = next((kind for kind in method.streams.values() if isinstance(kind, Labeled)), None)
+        return Probe(stream, self.config.batch_size, self.seed, base.num_classes, base.ignore_index,
+                     labeled and labeled.dataset(self.data.of(split, 1)))
 
     def streams(self, sizes, start=0, num_workers=0):
         """dict[str, Iterator]: endless batches, beginning with number `start`. Names that share a dataset, as of

@@ -183,9 +183,10 @@ def test_flags_win_over_the_recipe(toy):
 def test_log_lines(trained):
     """PaddleSeg's, with the terms by name behind the loss."""
     number = r'-?\d+\.\d{4}'
-    terms = ''.join(f'{name}: {number}, ' for name in [*TERMS, 'kept', 'd_unlabeled', 'd_labeled', 'd_real'])
+    names = [*TERMS, 'kept', 'd_unlabeled', 'd_labeled', 'd_real']
     pattern = re.compile(
-        rf'\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d \[INFO\]\t\[TRAIN\] epoch: \d+, iter: \d+/6, loss: {number}, {terms}'
+        rf'\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d \[INFO\]\t\[TRAIN\] epoch: \d+, iter: \d+/6, loss: {number}, '
+        rf'(?:(?:{"|".join(names)}): {number}, ){{{len(names)}}}'
         rf'lr: \d\.\d{{6}}, batch_cost: {number}, reader_cost: \d+\.\d{{5}}, ips: {number} samples/sec '
         r'\| ETA \d\d:\d\d:\d\d')
     log = (trained.run / 'train.log').read_text().splitlines()
@@ -218,8 +219,9 @@ def test_blocks_before_training(trained):
 
 
 def test_written_paths_come_last(trained):
-    written = [line.removeprefix('Written: ') for line in said(trained.out)[-5:]]
-    assert written == ['run/iter_6', 'run/best_model', 'run/ema_best_model', 'run/pictures', 'run/train.log']
+    written = [line.removeprefix('Written: ') for line in said(trained.out)[-6:]]
+    assert written == ['run/iter_6', 'run/best_model', 'run/ema_best_model', 'run/pictures', 'run/train.log',
+                       'run/report.html']
     for path in written:
         assert (trained.toy.folder / path).exists()
 
@@ -260,7 +262,9 @@ def test_best_model_scores_what_the_log_says(trained, capfd):
     assert f'[EVAL] #Images: 3 mIoU: {best["mIoU"]:.4f} Acc: {best["Acc"]:.4f}' in capfd.readouterr().out
     told = json.loads((trained.run / 'val.json').read_text())  # in the run's folder: another method has another
     assert told['mIoU'] == pytest.approx(best['mIoU'], abs=1e-6) and told['model'] == 'run/best_model/model.pdparams'
-    assert (trained.run / 'val.csv').exists() and (trained.run / 'val.md').exists()
+    assert all((trained.run / name).exists() for name in ('val.csv', 'val.md', 'worst.png'))
+    page = (trained.run / 'report.html').read_text()
+    assert 'AdvSemiSeg' in page and '<svg' in page and 'class 01' in page
 
 
 def test_evaluations_are_recorded(trained):

@@ -51,16 +51,16 @@ def test_every_step_runs_once(quickstart):
     assert done.scripts == STEPS
     labeled_only, semi = (command for command in done.commands if 'train.py' in command)
     assert re.sub(r'--(method|save_dir) \S+', '', labeled_only) == re.sub(r'--(method|save_dir) \S+', '', semi)
-    assert '--method Supervised' in labeled_only and '--method AdvSemiSeg' in semi
+    assert '--method Supervised' in labeled_only and '--method UniMatch' in semi
     again = quickstart()
     assert again.scripts == ['compare.py'] and len(again.commands) == 1, 'finished steps and pip are skipped'
 
 
 def test_an_interrupted_training_continues(quickstart):
-    broken = quickstart(FAIL='--method AdvSemiSeg')
+    broken = quickstart(FAIL='--method UniMatch')
     assert broken.returncode != 0
     assert broken.scripts == STEPS[:3]
-    (quickstart.folder / 'output/quick_start/semi/iter_100').mkdir(parents=True)
+    (quickstart.folder / 'output/quick_start/semi/iter_200').mkdir(parents=True)
     done = quickstart()
     assert done.scripts == STEPS[2:]
     assert done.commands[0].endswith('--resume_model latest')
