@@ -5,6 +5,7 @@ import paddle.nn.functional as F
 import pytest
 from PIL import Image
 
+from paddleseg_semi.datasets.streams import ImageLevel
 from paddleseg_semi.methods.base import Method
 from paddleseg_semi.registries import METHODS
 
@@ -12,7 +13,7 @@ from paddleseg_semi.registries import METHODS
 class PooledCam(Method):
     """The mean logit of a class says whether the image shows it."""
 
-    streams = {'tagged': 'image_level'}
+    streams = {'tagged': ImageLevel()}
 
     def step(self, batch, clock):
         logits, tags = self.model(batch['tagged']['img'])[0], batch['tagged']['tags']
