@@ -1,7 +1,10 @@
 """SBNet: maps that are smooth except at class boundaries."""
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
+
+from paddleseg_semi.runtime import to_device
 
 _FILTERS = [[[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]],       # Sobel, across and down
             [[-1, -2, -1], [0, 0, 0], [1, 2, 1]],
@@ -18,7 +21,7 @@ def derivatives(maps):
         list[Tensor]: Sobel across, Sobel down and Laplace (8 in the middle), [N, C, H, W] each.
     """
     batch, channels, height, width = maps.shape
-    filters = paddle.to_tensor(_FILTERS, 'float32').unsqueeze(1)
+    filters = to_device(np.array(_FILTERS, 'float32')).unsqueeze(1)
     found = F.conv2d(maps.reshape([-1, 1, height, width]), filters, padding=1)
     return [found[:, i].reshape([batch, channels, height, width]) for i in range(len(_FILTERS))]
 

@@ -5,10 +5,12 @@ Nothing here waits for the device: what the data decide the size of is masked, o
 
 from typing import NamedTuple
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 
 from paddleseg_semi.losses.masked import masked_cross_entropy
+from paddleseg_semi.runtime import to_device
 
 
 def entropy(prob):
@@ -41,7 +43,7 @@ def percentiles(values, keep, percents):
     """
     order = paddle.where(keep, values, paddle.full_like(values, float('inf'))).flatten().sort()
     last = (keep.astype('int64').sum() - 1).clip(min=0)
-    position = last.astype('float64') * paddle.to_tensor([percent / 100 for percent in percents], 'float64')
+    position = last.astype('float64') * to_device(np.array(percents, 'float64') / 100)
     below = position.floor()
     low, high = (order.index_select(place.astype('int64')).astype('float64') for place in (below, position.ceil()))
     between = low + (high - low) * (position - below)

@@ -63,7 +63,9 @@ class EADER(Method):
     def step(self, batch, clock):
         img, tags = batch['tagged']['img'], batch['tagged']['tags']
         hunting = self.adversary_trains(clock)
-        present = paddle.nonzero(tags)                                                      # [n, 2]: image, class
+        present = batch['tagged'].get('present')                                            # [n, 2]: image, class
+        if present is None:
+            present = paddle.nonzero(tags)
         image, target = present[:, 0], present[:, 1]
 
         with paddle.set_grad_enabled(not hunting):

@@ -57,8 +57,9 @@ class SBNet(Method):
         img, tags = tagged['img'], tagged['tags']                                           # [N, C-1], 0 or 1
         label = paddle.concat([paddle.ones_like(tags[:, :1]), tags], axis=1).unsqueeze([2, 3])  # [N, C, 1, 1]
         small, boundary = self._shrunk(img), tagged.get('boundary')
-        cam_1, refined_1, edge_1 = self._maps(img, boundary)                                # [N, C, H, W]
-        cam_2, refined_2, edge_2 = self._maps(small, boundary)                              # [N, C, h, w]
+        edges = [None, None] if boundary is None else canny([img, small], self.mean, self.std, self.reference_quirks)
+        cam_1, refined_1, edge_1 = self.model.maps(img, edges[0])                           # [N, C, H, W]
+        cam_2, refined_2, edge_2 = self.model.maps(small, edges[1])                         # [N, C, h, w]
 
         map_1, fine_1 = (self._shrunk(normalized(maps)) * label for maps in (cam_1, refined_1))
         map_2, fine_2 = (normalized(maps) * label for maps in (cam_2, refined_2))
@@ -77,10 +78,6 @@ class SBNet(Method):
 
     def _shrunk(self, maps):
         return resize(maps, [math.floor(side * self.scale) for side in maps.shape[2:]])
-
-    def _maps(self, img, boundary):
-        edges = None if boundary is None else canny(img, self.mean, self.std, self.reference_quirks)
-        return self.model.maps(img, edges)
 
     def _classify(self, cam, refined, tags):
         said = F.binary_cross_entropy_with_logits(cam.mean([2, 3])[:, 1:], tags)

@@ -5,6 +5,7 @@ import paddle
 from paddleseg_semi.methods.fixmatch import FixMatch
 from paddleseg_semi.models.tap import Tap, find_fork, new_probe
 from paddleseg_semi.registries import METHODS
+from paddleseg_semi.runtime import to_device
 
 
 @METHODS.add_component
@@ -36,8 +37,8 @@ class UniMatchV2(FixMatch):
         def drop(level):
             pairs, axis = len(level) // 2, -1 if level.ndim == 3 else 1  # tokens [2N, L, C] or a map [2N, C, H, W]
             rng = clock.rng('channels')  # anew for each level: levels of the same width lose the same channels
-            untouched = paddle.to_tensor(rng.permutation(pairs) < pairs // 2)
-            alive = paddle.to_tensor(rng.random((pairs, level.shape[axis])) < 0.5)
+            untouched = to_device(rng.permutation(pairs) < pairs // 2)
+            alive = to_device(rng.random((pairs, level.shape[axis])) < 0.5)
             scale = complementary(alive, untouched).astype(level.dtype)
             return level * (scale.unsqueeze(1) if axis == -1 else scale.unsqueeze([2, 3]))
 

@@ -181,21 +181,33 @@ class ChannelAttention(nn.Layer):
 
 
 def canny(images, mean, std, reference_quirks=False):
-    """Edges of images. OpenCV makes them on the host.
+    """Edges of images. OpenCV makes them on the host, which waits for the device, once for all views.
 
     Args:
-        images (Tensor): [N, 3, H, W] as the network sees them, (RGB / 255 - mean) / std.
+        images (Tensor|list[Tensor]): [N, 3, H, W] as the network sees them, (RGB / 255 - mean) / std; or several such
+            views.
         mean, std (Sequence[float]): see above.
         reference_quirks (bool, optional): as the published code, take the normalized numbers themselves for bytes,
             negative ones for 256 more, and call an edge 255. Default: False.
 
     Returns:
-        Tensor: [N, 1, H, W] float32, 1 on edges and 0 elsewhere.
+        Tensor|list[Tensor]: [N, 1, H, W] float32, 1 on edges and 0 elsewhere; as many as there are views.
     """
-    images = images.transpose([0, 2, 3, 1]).numpy()
+    views = [images] if isinstance(images, paddle.Tensor) else images
+    sizes = [view.size for view in views]
+    arrays = np.split(paddle.concat([view.flatten() for view in views]).numpy(), np.cumsum(sizes[:-1]))
+    edges = [_edges(array.reshape(view.shape), mean, std, reference_quirks) for array, view in zip(arrays, views)]
+    both = paddle.to_tensor(np.concatenate([found.ravel() for found in edges])).split([found.size for found in edges])
+    found = [part.reshape(edge.shape) for part, edge in zip(both, edges)]
+    return found[0] if isinstance(images, paddle.Tensor) else found
+
+
+def _edges(images, mean, std, reference_quirks):
+    """[N, 3, H, W] → [N, 1, H, W], both float32 arrays."""
+    images = images.transpose(0, 2, 3, 1)
     if reference_quirks:
         images = images.astype('int32').astype('uint8')
     else:
         images = np.rint((images * std + mean) * 255).clip(0, 255).astype('uint8')
-    edges = np.stack([cv2.Canny(image, *_THRESHOLDS) for image in images])[:, None].astype('float32')
-    return paddle.to_tensor(edges if reference_quirks else edges / 255)
+    edges = np.stack([cv2.Canny(np.ascontiguousarray(image), *_THRESHOLDS) for image in images])[:, None]
+    return edges.astype('float32') if reference_quirks else edges.astype('float32') / 255

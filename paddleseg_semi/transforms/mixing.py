@@ -4,6 +4,7 @@ Every mask is a bool tensor [N, H, W], drawn from a `np.random.Generator` and Tr
 :func:`paste` applies it to images, pseudo labels and whatever else belongs to the pixels.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ import paddle
 import paddle.nn.functional as F
 
 from paddleseg_semi.errors import InputError
+from paddleseg_semi.runtime import to_device
 
 _TRIES = 100000
 PARTNERS = ('next', 'reversed', 'same')
@@ -86,7 +88,8 @@ def toggled_boxes(rng, n, size, share=(0.25, 0.5), boxes=3, random_aspect=True, 
     if reference_quirks:
         start = np.where(start < 0, start + size, start)  # a negative index counts from the other end
     inside = _rectangles(start, end, size)                                                  # [n, boxes, H, W]
-    return paddle.to_tensor((inside.sum(1) % 2 == 1) == invert)
+    odd = functools.reduce(paddle.logical_xor, inside.unbind(1))
+    return odd if invert else ~odd
 
 
 def gated_boxes(rng, n, size, prob=0.5, area=(0.02, 0.4), ratio=(0.3, 1 / 0.3)):
@@ -107,7 +110,7 @@ def gated_boxes(rng, n, size, prob=0.5, area=(0.02, 0.4), ratio=(0.3, 1 / 0.3)):
         InputError: the area drawn fits into the image at no such ratio.
     """
     corners = np.array([_gated_box(rng, size, prob, area, ratio) for _ in range(n)])
-    return paddle.to_tensor(_rectangles(corners[:, 0], corners[:, 1], size))
+    return _rectangles(corners[:, 0], corners[:, 1], size)
 
 
 def _gated_box(rng, size, prob, area, ratio):
@@ -144,7 +147,7 @@ def half_boxes(rng, n, size):
         x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
         start.append((y, x))
         end.append((y + h, x + w))
-    return paddle.to_tensor(_rectangles(np.array(start), np.array(end), size))
+    return _rectangles(np.array(start), np.array(end), size)
 
 
 def centered_boxes(rng, n, size, share=(0.1, 0.9)):
@@ -164,7 +167,7 @@ def centered_boxes(rng, n, size, share=(0.1, 0.9)):
     size = np.array(size)
     half = np.floor(size * rng.uniform(*share)) // 2
     center = np.stack([rng.integers(side // 16, side, n) for side in size], 1)              # [n, 2]
-    return paddle.to_tensor(_rectangles(center - half, center + half, size))
+    return _rectangles(center - half, center + half, size)
 
 
 def class_masks(rng, label, num_classes):
@@ -181,13 +184,15 @@ def class_masks(rng, label, num_classes):
     known = (label >= 0) & (label < num_classes)
     one_hot = F.one_hot(paddle.where(known, label, paddle.full_like(label, num_classes)), num_classes + 1)
     shown = one_hot.any(axis=[1, 2])                                                        # [N, C + 1]
-    score = paddle.to_tensor(rng.random((len(label), num_classes + 1)), 'float32') + (~shown).astype('float32') * 2
+    score = to_device(rng.random((len(label), num_classes + 1)).astype('float32')) + (~shown).astype('float32') * 2
     stays = score.argsort(axis=1).argsort(axis=1) < shown.sum(1, keepdim=True) // 2         # rank among those shown
     return ~(one_hot * stays.astype(one_hot.dtype).unsqueeze([1, 2])).any(axis=-1)
 
 
 def _rectangles(start, end, size):
-    """Half-open boxes [..., 2] (y, x) → [..., H, W] bool."""
-    rows, cols = np.arange(size[0]), np.arange(size[1])
-    (top, left), (bottom, right) = np.moveaxis(start[..., None], -2, 0), np.moveaxis(end[..., None], -2, 0)
-    return ((rows >= top) & (rows < bottom))[..., None] & ((cols >= left) & (cols < right))[..., None, :]
+    """Half-open boxes, arrays [..., 2] (y, x) of whole numbers → tensor [..., H, W] bool. The corners go to the device,
+    not the masks: these would wait for it."""
+    corners = to_device(np.stack([start, end]).astype('int32')).unsqueeze([-2, -2])         # [2, ..., 1, 1, 2]
+    rows, cols = (paddle.arange(side, dtype='int32') for side in map(int, size))
+    (top, bottom), (left, right) = corners[..., 0].unbind(0), corners[..., 1].unbind(0)
+    return ((rows.unsqueeze(1) >= top) & (rows.unsqueeze(1) < bottom)) & ((cols >= left) & (cols < right))

@@ -158,7 +158,8 @@ def test_stream(base, tmp_path):
     files, tags = [item[0] for item in base.file_list], np.array(TAGS, 'float32')
     stream = ImageLevelStream(files, tags, [PadToCrop([20, 14]), Normalize()])
     batch = next(batches(stream, EndlessSampler(3, 2, 0)))
-    assert sorted(batch) == ['img', 'index', 'tags']
+    assert sorted(batch) == ['img', 'index', 'present', 'tags']
+    assert batch['present'].tolist() == np.argwhere(batch['tags'].numpy()).tolist()
     assert batch['img'].shape == [2, 3, 14, 20] and batch['img'].dtype == paddle.float32
     assert batch['tags'].tolist() == tags[batch['index'].numpy()].tolist()
     label = np.zeros([12, 16], 'uint8')

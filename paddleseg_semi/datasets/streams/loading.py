@@ -86,7 +86,8 @@ class EndlessSampler:
 
 def collate(samples):
     """A list of samples → arrays [N, ...]; or {'error': text} when a sample brought one. `unreadable`, JSON of a list,
-    is that of all."""
+    is that of all. Where there are tags, `present` [n, 2] int64 lists image and column of each: a device would have to
+    be asked how many there are."""
     for sample in samples:
         if 'error' in sample:
             return {'error': sample['error']}
@@ -99,6 +100,8 @@ def collate(samples):
                     f'{list(shapes[-1])}. Add a crop of fixed size, such as RandomPaddingCrop.')
             return {'error': as_bytes(text)}
     batch = {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
+    if 'tags' in batch and batch['tags'].any():
+        batch['present'] = np.argwhere(batch['tags'])
     return {**batch, 'unreadable': as_bytes(json.dumps(failures))} if failures else batch
 
 
