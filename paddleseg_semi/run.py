@@ -133,9 +133,8 @@ def build_trainer(config, options, rank=0, ranks=1):
                       Plan(interval, options.early_stop_intervals, Profiler(options.profiler_options)),
                       _evaluation(builder, options, journal) if evaluates else None, precision,
                       EMA(method.deployed, options.use_ema) if options.use_ema else None, probe if rank == 0 else None)
-    folder = checkpoints.find(options.resume_model) if options.resume_model else None
-    if folder:
-        trainer.resume(folder)
+    check_ranks(identity)
+    folder = _resume(trainer, options.resume_model) if options.resume_model else None
     if rank == 0:
         checkpoints.prepare(fresh=folder is None)
         if split:
@@ -155,6 +154,31 @@ def build_trainer(config, options, rank=0, ranks=1):
     looked_at = [stream for stream, _ in sizes.values()] + ([probe.stream] if probe else [])
     trainer.unreadable = [stream.unreadable for stream in looked_at if isinstance(stream, UnlabeledStream)]
     return trainer
+
+
+def check_ranks(identity):
+    """InputError on every rank if one of them reads other lists or has other flags: its disk may be another."""
+    first, *others = parallel.gathered({key: value for key, value in identity.items() if key != 'config'})
+    for rank, other in enumerate(others, 1):
+        for key, value in other.items():
+            if value != first.get(key):
+                raise InputError(f'rank {rank} trains with {key} {value}, rank 0 with {first.get(key)}: they are one '
+                                 'run. Give every machine the same data, lists, recipe and flags.')
+
+
+def _resume(trainer, wanted):
+    """The checkpoint that --resume_model means on the disk of rank 0, for all ranks: its folder, or None."""
+    def read():
+        folder = trainer.checkpoints.find(wanted)
+        return folder, folder and trainer.checkpoints.load(folder)
+
+    folder, files = parallel.from_first(read)
+    if folder:
+        without = [rank for rank, has in enumerate(parallel.gathered(os.path.isdir(folder))) if not has]
+        if without:
+            logger.info(f'{folder} is not on the disk of rank {", ".join(map(str, without))}: rank 0 has sent it.')
+        trainer.resume(folder, files)
+    return folder
 
 
 def _speed_up(method, threads):

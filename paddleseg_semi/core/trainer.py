@@ -235,13 +235,14 @@ class Trainer:
             files[checkpoint.STATES]['ema_decay'] = self.ema.decay
         return files
 
-    def resume(self, folder):
+    def resume(self, folder, files=None):
         """Takes over where a checkpoint left off. Call before the streams are read.
 
         Args:
             folder (str): an iter_N folder of a run with the same recipe, split and seed.
+            files (dict[str, dict], optional): what `Checkpoints.load` has read of it. Default: it is read here.
         """
-        files = self.checkpoints.load(folder)
+        files = self.checkpoints.load(folder) if files is None else files
         states, optimizers = files[checkpoint.STATES], files[checkpoint.OPTIMIZERS]
         assign(self.method, files[checkpoint.METHOD], os.path.join(folder, checkpoint.METHOD))
         source = os.path.join(folder, checkpoint.OPTIMIZERS)

@@ -1,7 +1,9 @@
 """Two processes on the CPU: one result, every image once, one writer."""
 
+import functools
 import itertools
 import json
+import shutil
 
 import numpy as np
 import paddle
@@ -9,6 +11,8 @@ import pytest
 
 from paddleseg_semi.core import parallel
 from paddleseg_semi.datasets.streams.loading import EndlessSampler
+from paddleseg_semi.errors import InputError, RunError
+from paddleseg_semi.run import check_ranks
 
 from .conftest import HALF, PROBE, ROOT, Toy, communicate
 
@@ -89,6 +93,31 @@ def test_resume(trained, tmp_path):
     assert reports(toy)[0]['weights'] == reports(toy)[1]['weights']
 
 
+def test_resume_on_disks_of_their_own(trained, tmp_path):
+    """Rank 0 decides and reads; the other goes on from the same step, whatever is on its disk."""
+    script = tmp_path / 'apart.py'
+    script.write_text(f'''
+import os, runpy
+os.chdir("rank_" + os.environ["PADDLE_TRAINER_ID"])
+os.makedirs("run", exist_ok=True)
+runpy.run_path({str(PROBE)!r}, run_name="__main__")
+''')
+    disks = [tmp_path / f'rank_{rank}' for rank in (0, 1)]
+    for disk in disks:
+        disk.mkdir()
+        toy = Toy(disk)
+        flags = toy.flags(*RUN)
+    toy.folder = tmp_path
+    code, out = launch(toy, script, 2, *flags)
+    assert code == 0 and (disks[0] / 'run/iter_2').exists() and not list(disks[1].glob('run/iter_*')), out
+    shutil.copytree(disks[0] / 'run/iter_2', disks[1] / 'run/iter_3')  # of another run, and newer
+    code, out = launch(toy, script, 0, *flags, '--resume_model', 'latest')
+    assert code == 0 and 'Resumed from run/iter_2 at iter 2' in out, out
+    assert 'run/iter_2 is not on the disk of rank 1: rank 0 has sent it.' in out
+    ends = [json.loads((disk / f'run/rank_{rank}.json').read_text())['weights'] for rank, disk in enumerate(disks)]
+    assert ends == [report['weights'] for report in reports(trained)]
+
+
 def test_resume_on_another_number_of_ranks(trained, capfd):
     """Allowed, and said to be another run from there on."""
     assert trained.train(*RUN, '--resume_model', 'latest') == 0
@@ -126,14 +155,28 @@ def gradients(both_layers, x):
     return layer
 
 
+def refuse(error, text):
+    raise error(text)
+
+
 def on_a_rank(folder):
     """What one rank does: gradients of its half of the batch, then what the ranks make of them."""
     rank, ranks = parallel.start()
     half = batch()[rank * 4:][:4]
     shared, partly, untrained = gradients(True, half), gradients(rank == 0, half), net()
-    for layer in (shared, partly, untrained):
+    unused = gradients(False, half)
+    for layer in (shared, partly, untrained, unused):
         parallel.sync_gradients(layer)
-    assert all(param.grad is None for param in untrained.parameters())
+    assert all(param.grad is None for layer in (untrained, unused[1]) for param in layer.parameters())
+    before = [param.numpy() for param in unused[1].parameters()]
+    paddle.optimizer.Momentum(0.1, parameters=unused.parameters(), weight_decay=0.1).step()
+    assert all(np.array_equal(was, param.numpy()) for was, param in zip(before, unused[1].parameters()))
+    assert parallel.from_first(lambda: f'of rank {rank}') == 'of rank 0'
+    for refusal in (InputError, RunError):
+        with pytest.raises(refusal, match='by rank 0'):
+            parallel.from_first(functools.partial(refuse, refusal, f'by rank {rank}'))
+    with pytest.raises(InputError, match='rank 1 trains with split 1, rank 0 with 0: they are one run'):
+        check_ranks({'config': {'root': rank}, 'seed': 3, 'split': rank})
     different = paddle.nn.Sequential(paddle.nn.Linear(3, 4), paddle.nn.BatchNorm1D(4))
     different[0].weight.set_value(paddle.full([3, 4], float(rank)))
     different[1]._mean.set_value(paddle.full([4], 2.0 * rank))
