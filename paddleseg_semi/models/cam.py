@@ -42,6 +42,7 @@ def competing(maps):
     return paddle.concat([1 - best, paddle.where(classes < best, paddle.zeros_like(classes), classes)], axis=1)
 
 
+@paddle.amp.auto_cast(enable=False)  # bfloat16 turns the gradient of what is made of it: cosine 0.82
 def pixel_correlation(maps, feature):
     """Replaces every value by a mean over the pixels that look alike, the more alike the heavier (SEAM's PCM).
 
@@ -52,6 +53,7 @@ def pixel_correlation(maps, feature):
     Returns:
         Tensor: [N, C, H, W].
     """
+    maps, feature = maps.astype('float32'), feature.astype('float32')
     size = paddle.shape(feature)[2:]
     maps = resize(maps, size).flatten(2)                                                    # [N, C, HW]
     feature = feature.flatten(2)                                                            # [N, D, HW]

@@ -73,11 +73,13 @@ class CAMNet(nn.Layer):
             active.append(pooled > 0)
         return self.fc(pooled), self._evidence(feature, active)
 
+    @paddle.amp.auto_cast(enable=False)  # the mask made of it is 100 times as steep
     def _evidence(self, feature, active):
         """Grad-CAM: features weighted by the spatial mean of the gradient of a class's logit, up to a positive factor.
 
         The gradient needs no pass backward: layers with ReLU multiply it by their weights, where they were active.
         """
+        feature = feature.astype('float32')
         weight = self.fc.weight.t().unsqueeze(0)                                             # [1, C-1, last width]
         for layer, on in zip(reversed(self.hidden), reversed(active)):
             weight = paddle.matmul(weight * on.unsqueeze(1).astype(weight.dtype), layer.weight, transpose_y=True)

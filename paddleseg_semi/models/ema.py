@@ -56,7 +56,7 @@ class EMA(nn.Layer):
             if name in buffers and self.buffers == 'own':
                 continue
             if name in buffers and (self.buffers == 'copy' or not mine.is_floating_point()):
-                mine.set_value(theirs[name])
+                paddle.assign(theirs[name], mine)
             else:
                 mine.scale_(decay)
                 mine.add_(theirs[name] * (1 - decay))

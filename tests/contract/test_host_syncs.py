@@ -52,8 +52,7 @@ def test_methods_with_masks(shared_toy, monkeypatch, method):
                                                                         'prototype_decay': 0.99}])
 def test_modes_of_u2pl(shared_toy, monkeypatch, mode):
     monkeypatch.chdir(shared_toy.folder)
-    flags = ['--no_cpu_tuning', '--opts', *(f'method.{key}={value}' for key, value in mode.items())]
-    check('U2PL', waits(build(shared_toy, 'U2PL', 'toy', *flags, iters=100)))
+    check('U2PL', waits(build(shared_toy, 'U2PL', 'toy', '--no_cpu_tuning', iters=100, knobs=mode)))
 
 
 def of_recipe(toy, monkeypatch):

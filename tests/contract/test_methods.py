@@ -30,10 +30,10 @@ MODELS = {
 NAMES = sorted(name for name, method in METHODS.components_dict.items() if 'labeled' in method.streams)
 
 
-def build(toy, method, model, *flags, rank=0, ranks=1, iters=2, semi=None):
+def build(toy, method, model, *flags, rank=0, ranks=1, iters=2, semi=None, knobs=None):
     """A Trainer of two iterations on 64x64 crops; the working folder is the toy's."""
     recipe = toy.recipe
-    recipe.pop('method', None)
+    recipe['method'] = knobs or {}
     recipe['model'], recipe['loss']['coef'] = MODELS.get(model, (recipe['model'], [1]))
     recipe['train_dataset']['transforms'][0] = {
         'type': 'RandomPaddingCrop', 'crop_size': [56, 56] if model == 'DPT' else [64, 64]}
