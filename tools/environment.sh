@@ -2,20 +2,22 @@
 #   VENV    folder of the environment (default .venv); an environment you made yourself will do
 #   PYTHON  interpreter to make it with (default: the first of python3.11, 3.12, 3.10 and python3 that fits)
 
-# use_environment [ARGUMENT...]: installs requirements.txt and what the arguments tell pip; leaves the interpreter in PYTHON.
+# use_environment [ARGUMENT...]: installs requirements.txt, or beside a paddlepaddle-gpu requirements-gpu.txt, and what the
+# arguments tell pip; leaves the interpreter in PYTHON.
 use_environment() {
-    local venv=${VENV:-.venv} log stamp wanted
+    local venv=${VENV:-.venv} list=requirements.txt log stamp wanted
     stamp="$venv/.requirements.sha256"
-    wanted=$({ cat requirements.txt setup.py; echo "$@"; } | sha256sum)
     if [ ! -x "$venv/bin/python" ]; then
         find_python || return 2
         echo "Making the environment $venv with $("$PYTHON" --version)"
         "$PYTHON" -m venv "$venv" || { echo 'python -m venv failed; Debian and Ubuntu need the python3-venv package.' >&2; return 2; }
     fi
     PYTHON="$venv/bin/python"
+    [ "$(build_of_paddle)" = gpu ] && list=requirements-gpu.txt  # the CPU build would be put over it
+    wanted=$({ cat requirements.txt requirements-gpu.txt setup.py 2>/dev/null; echo "$list" "$@"; } | sha256sum)
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
         echo "Installing the requirements into $venv (about 1 GB, some minutes)"
-        log=$("$PYTHON" -m pip install --quiet --disable-pip-version-check -r requirements.txt "$@" 2>&1) ||
+        log=$("$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$list" "$@" 2>&1) ||
             { echo "$log" >&2; echo 'pip could not install the requirements (see above).' >&2; return 1; }
         echo "$wanted" > "$stamp"
     fi
@@ -25,6 +27,10 @@ use_environment() {
         "$PYTHON" -c 'import zlib, paddle, cv2' 2>&1 | tail -n 1 >&2
         return 2
     }
+}
+
+build_of_paddle() {
+    "$PYTHON" -c 'from importlib.metadata import packages_distributions as p; print("gpu" if "paddlepaddle-gpu" in p().get("paddle", ()) else "cpu")' 2>/dev/null
 }
 
 find_python() {

@@ -7,7 +7,7 @@ import train
 
 from paddleseg_semi.core.syncs import SMALL, Sync, watched
 from paddleseg_semi.cvlibs import SemiConfig
-from paddleseg_semi.cvlibs.manager import METHODS
+from paddleseg_semi.registries import METHODS
 from paddleseg_semi.run import build_trainer
 from paddleseg_semi.runtime import to_device
 

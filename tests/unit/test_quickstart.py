@@ -13,6 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # A command that contains $FAIL fails. `python -m venv FOLDER` makes an environment with this same interpreter.
 PYTHON = """#!/usr/bin/env bash
 case "$*" in
+    *importlib.metadata*) echo "${BUILD:-cpu}"; exit 0 ;;
     "-c "* | --version) exit 0 ;;
     "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
 esac
@@ -25,7 +26,7 @@ STEPS = ['make_demo_data.py', 'train.py', 'train.py', *2 * ['val.py', 'export.py
 @pytest.fixture
 def quickstart(tmp_path):
     shutil.copytree(REPOSITORY / 'tools', tmp_path / 'tools', ignore=shutil.ignore_patterns('*.py', '__pycache__'))
-    for name in ('requirements.txt', 'setup.py'):
+    for name in ('requirements.txt', 'requirements-gpu.txt', 'setup.py'):
         shutil.copy(REPOSITORY / name, tmp_path)
     (tmp_path / 'python').write_text(PYTHON)
     (tmp_path / 'python').chmod(0o755)
@@ -71,6 +72,11 @@ def test_changed_requirements_are_installed(quickstart):
     with open(quickstart.folder / 'requirements.txt', 'a') as file:
         file.write('one-more\n')
     assert '-m pip install' in quickstart().commands[0]
+
+
+def test_a_gpu_build_is_not_replaced(quickstart):
+    assert '-r requirements.txt' in quickstart().commands[1]
+    assert '-r requirements-gpu.txt' in quickstart(BUILD='gpu').commands[0]
 
 
 def test_failed_installation_is_tried_again(quickstart):
