@@ -26,28 +26,13 @@ add_device_flags(parser)
 
 
 def main(args):
-    import paddle
-
     from paddleseg_semi import runtime
-    from paddleseg_semi.core.clock import Clock
-    from paddleseg_semi.core.trainer import Plan, Trainer
-    from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
 
     runtime.set_device(args.device)
     runtime.tune_cpu(args.cpu_threads, not args.no_cpu_tuning)
-    config = SemiConfig(args.config, label_ratio=0.5, method=args.method)
-    classes = config.dic['model']['num_classes']
-    builder = SemiBuilder(config)
-    builder.__dict__['train_dataset'] = SimpleNamespace(num_classes=classes, ignore_index=255,
-                                                        transforms=SimpleNamespace(transforms=[]))
-    with paddle.utils.unique_name.guard():
-        method = builder.method()
-        players = builder.players(method)
-    clock = Clock(1000)
-    clock.iter = 500  # every phase has begun
-    trainer = Trainer(method, {}, players, clock, None, None, Plan())
-    method.train()
-    batch = random_batch(method, args, classes)
+    trainer, classes = make_trainer(args.config, args.method)
+    method = trainer.method
+    batch = random_batch(method, args.batch_size, args.size, classes)
 
     trainer.step(batch)
     calls = record(method, lambda: trainer.step(batch))
@@ -60,10 +45,32 @@ def main(args):
           f'step {step * 1e3:.0f} ms, bare passes {passes * 1e3:.0f} ms, ratio {step / passes:.3f}')
 
 
-def random_batch(method, args, classes):
-    """Noise in the shape of every stream the method reads."""
+def make_trainer(config_path, method_name, precision='fp32'):
+    """A trainer without data, in the middle of its run, and the number of classes."""
     import paddle
-    n, (w, h) = args.batch_size, args.size
+
+    from paddleseg_semi.core.clock import Clock
+    from paddleseg_semi.core.trainer import Plan, Precision, Trainer
+    from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
+
+    config = SemiConfig(config_path, label_ratio=0.5, method=method_name)
+    classes = config.dic['model']['num_classes']
+    builder = SemiBuilder(config)
+    builder.__dict__['train_dataset'] = SimpleNamespace(
+        num_classes=classes, ignore_index=255, transforms=SimpleNamespace(transforms=[], img_channels=3))
+    with paddle.utils.unique_name.guard():
+        method = builder.method()
+        players = builder.players(method)
+    clock = Clock(1000)
+    clock.iter = 500  # every phase has begun
+    method.train()
+    return Trainer(method, {}, players, clock, None, None, Plan(), precision=Precision(precision)), classes
+
+
+def random_batch(method, n, size, classes):
+    """Noise in the shape of every stream the method reads; `size` is width and height."""
+    import paddle
+    w, h = size
     batch = {}
     for name, kind in method.streams.items():
         if kind.opens_masks:

@@ -125,9 +125,10 @@ def build_trainer(config, options, rank=0, ranks=1):
                 'ranks': ranks, 'repeats': options.repeats, 'precision': options.precision, **builder.identity}
     checkpoints = Checkpoints(options.save_dir, identity, options.keep_checkpoint_max)
     leading, batch_size = next(iter(sizes.values()))
-    journal = Journal(options.save_dir, clock, len(leading) // (batch_size * ranks), batch_size, options.log_iters,
-                      writes=rank == 0, classes=config.classes(builder.train_dataset.num_classes))
     precision = Precision(options.precision)
+    journal = Journal(options.save_dir, clock, len(leading) // (batch_size * ranks), batch_size, options.log_iters,
+                      writes=rank == 0, classes=config.classes(builder.train_dataset.num_classes),
+                      skips=precision.scaler.is_enable())
     evaluates = options.do_eval and bool(config.val_dataset_cfg)
     trainer = Trainer(method, {}, players, clock, journal, checkpoints,
                       Plan(interval, options.early_stop_intervals, Profiler(options.profiler_options)),
@@ -150,6 +151,7 @@ def build_trainer(config, options, rank=0, ranks=1):
                     f'sha256 {split.digest[:12]})')
     logger.info(f'Method: {type(method).__name__}; ' + ', '.join(
         f'{name} {len(stream)} images, batch {size}' for name, (stream, size) in sizes.items()))
+    runtime.check_shared_memory(options.num_workers)
     trainer.streams = builder.streams(sizes, clock.iter, options.num_workers)
     looked_at = [stream for stream, _ in sizes.values()] + ([probe.stream] if probe else [])
     trainer.unreadable = [stream.unreadable for stream in looked_at if isinstance(stream, UnlabeledStream)]

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 
 import numpy as np
 import paddle
@@ -11,6 +12,7 @@ from paddleseg_semi.errors import InputError
 
 _AVX512 = {'avx512f', 'avx512cd', 'avx512bw', 'avx512dq', 'avx512vl'}
 _AVX2 = {'avx2', 'fma'}
+_NVIDIA = '/proc/driver/nvidia/version'  # where its driver runs
 
 
 def tune_cpu(threads=None, enabled=True):
@@ -73,6 +75,9 @@ def set_device(device):
     """
     if device is None:
         device = 'gpu' if _has_gpu() else 'cpu'
+        if os.path.exists(_NVIDIA) and not paddle.is_compiled_with_cuda():
+            logger.warning('There is an NVIDIA GPU here, but this Paddle is a CPU build and computes on the CPU. Put '
+                           'paddlepaddle-gpu in its place as the README says; --device cpu leaves this line out.')
     elif device == 'gpu' and not paddle.is_compiled_with_cuda():
         raise InputError('--device gpu: this Paddle is a CPU build. Use --device cpu, or install paddlepaddle-gpu.')
     elif device == 'gpu' and not _has_gpu():
@@ -83,6 +88,17 @@ def set_device(device):
     paddle.set_device(device)
     logger.info(f'Set device: {device}')
     return device
+
+
+def check_shared_memory(num_workers, path='/dev/shm'):
+    """Warns where loader workers have too little memory to hand batches over; they would die of a bus error."""
+    if not num_workers or not os.path.isdir(path):
+        return
+    size = shutil.disk_usage(path).total >> 20
+    if size < 512:
+        logger.warning(f'{path} has {size} MB, through which all loader processes hand over their batches; one that '
+                       'finds no room dies of a bus error. Start the container with --shm-size 8g, or take '
+                       '--num_workers 0.')
 
 
 def to_device(array):

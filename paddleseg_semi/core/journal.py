@@ -14,6 +14,7 @@ from paddleseg_semi.errors import RunError
 from paddleseg_semi.runtime import peak_memory
 
 _LISTED = 20  # photos that could not be read
+_OVERFLOWS = 20  # in a row; each time the scale of the loss is halved
 
 
 class Journal:
@@ -27,14 +28,15 @@ class Journal:
         log_iters (int): steps per line.
         writes (bool): False on all ranks but the first.
         classes (Classes): how they are called and shown.
+        skips (bool): the loss is scaled, so that a step whose loss overflows is not made: some in a row are no fault.
     """
 
-    def __init__(self, save_dir, clock, epoch_iters, batch_size, log_iters=10, writes=True, classes=None):
+    def __init__(self, save_dir, clock, epoch_iters, batch_size, log_iters=10, writes=True, classes=None, skips=False):
         self.save_dir, self.clock, self.epoch_iters = save_dir, clock, max(epoch_iters, 1)
         self.batch_size, self.log_iters, self.writes = batch_size, log_iters, writes
         self.classes, self.record, self.window = classes, None, []
         self.batch_cost, self.reader_cost = TimeAverager(), TimeAverager()
-        self.vdl = None
+        self.vdl, self.skips, self.last_finite = None, skips, None
         self.started = time.time()
 
     def open_record(self):
@@ -71,10 +73,16 @@ class Journal:
         if not self.window:
             return
         losses, stats = (_on_host([step[part] for step in self.window]) for part in (0, 1))
-        self._check_finite(losses)
+        skipped = self._skipped(losses)
         if rates is None:
             return
+        if skipped:
+            self.say(f'{len(skipped)} of {len(self.window)} updates were not made: the loss overflowed in float16.')
+            losses, stats = ({k: np.delete(v, skipped) for k, v in part.items()} for part in (losses, stats))
+        empty = len(skipped) == len(self.window)
         self.window = []
+        if empty:
+            return
         losses = {name: np.nan_to_num(values).mean() for name, values in losses.items()}  # a term left out adds nothing
         stats = {name: np.nanmean(values) for name, values in stats.items()}
         self._line(sum(losses.values()), {**losses, **stats}, rates)
@@ -139,14 +147,23 @@ class Journal:
         if self.vdl:
             self.vdl.close()
 
-    def _check_finite(self, losses):
+    def _skipped(self, losses):
+        """Positions in the window of steps whose loss was not finite and that were not made for that, see `skips`."""
+        skipped = []
+        if self.last_finite is None:  # now the clock is where the run goes on
+            self.last_finite = self.clock.iter - len(self.window)
         for position, step in enumerate(self.window):
+            number = self.clock.iter - len(self.window) + position + 1
             values = {name: float(losses[name][position]) for name in step[0]}
-            if not all(math.isfinite(value) for value in values.values()):
-                number = self.clock.iter - len(self.window) + position + 1
+            if all(math.isfinite(value) for value in values.values()):
+                self.last_finite = number
+            elif self.skips and number - self.last_finite <= _OVERFLOWS:
+                skipped.append(position)
+            else:
                 raise RunError(f'iter {number}: a loss is not finite: '
                                f'{", ".join(f"{k}: {v:.4g}" for k, v in values.items())}. '
                                'Try a smaller learning rate, or look for damaged images with tools/check_data.py.')
+        return skipped
 
     def _line(self, loss, terms, rates):
         iteration, clock = self.clock.iter, self.clock

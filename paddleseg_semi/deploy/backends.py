@@ -130,6 +130,8 @@ class PaddleBackend:
                 config.disable_mkldnn()
 
     def _use_tensorrt(self, config, tensorrt, precision):
+        if not self.bundle.model.endswith('.pdmodel'):  # Paddle would not use it, and not say so
+            raise InputError(f'{self.bundle.model}: TensorRT takes the old format only. Export with --old_ir.')
         types = {'fp32': inference.PrecisionType.Float32, 'fp16': inference.PrecisionType.Half,
                  'int8': inference.PrecisionType.Int8}
         config.enable_tensorrt_engine(workspace_size=1 << 30, max_batch_size=tensorrt.max_batch,
