@@ -1,9 +1,11 @@
 """The one writer of files: each appears under its name whole or not at all, and what a run needs again outlasts a power
-cut. What goes wrong is an OSError, which callers name."""
+cut. And how files of strangers are opened. What goes wrong is an OSError, which callers name."""
 
 import contextlib
+import errno
 import hashlib
 import os
+import stat
 
 from filelock import FileLock, Timeout
 
@@ -95,10 +97,36 @@ def sync(path):
         os.close(handle)
 
 
+def opened(path, mode='r', **options):
+    """Opens a file to be read, as `open` does. Pipes and devices, which may have no end, are refused, not waited for.
+
+    Args:
+        path (str): the file.
+        mode (str, optional): 'r' or 'rb'. Default: 'r'.
+        **options: `encoding` and others of `open`.
+
+    Returns:
+        the open file.
+
+    Raises:
+        OSError: it cannot be opened, or is no file.
+    """
+    def without_waiting(name, flags):
+        return os.open(name, flags | getattr(os, 'O_NONBLOCK', 0))
+
+    if '\0' in os.fspath(path):
+        raise OSError(errno.EINVAL, 'no file can have that name', repr(path))
+    file = open(path, mode, opener=without_waiting, **options)  # noqa: SIM115  the caller closes it
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, 'is no file', path)
+    return file
+
+
 def sha256(path):
     """str: digest of a file's content, 64 hex digits."""
     digest = hashlib.sha256()
-    with open(path, 'rb') as file:
+    with opened(path, 'rb') as file:
         while data := file.read(1 << 20):
             digest.update(data)
     return digest.hexdigest()

@@ -1,6 +1,7 @@
 """A training run, put together from a recipe and options."""
 
 import contextlib
+import copy
 import functools
 import importlib.util
 import os
@@ -17,6 +18,7 @@ from paddleseg_semi.core.clock import Clock
 from paddleseg_semi.core.interruption import Interruption
 from paddleseg_semi.core.journal import Journal
 from paddleseg_semi.core.profiler import Profiler
+from paddleseg_semi.core.rehearsal import rehearse, rehearse_evaluation
 from paddleseg_semi.core.testing import Testing
 from paddleseg_semi.core.trainer import Plan, Precision, Trainer
 from paddleseg_semi.core.val import evaluate
@@ -109,11 +111,13 @@ def build_trainer(config, options, rank=0, ranks=1):
     held_out = os.path.join(options.save_dir, 'split', 'val.txt') if options.do_eval else None
     split = builder.hold_out(split, held_out) if held_out else split
     method = builder.method()
-    if not options.no_cpu_tuning and 'cpu' in paddle.get_device():
-        _speed_up(method, options.cpu_threads)
     players = builder.players(method)
     sizes = builder.stream_sizes(method, split, options.repeats)
     builder.check_crops(method, sizes)
+    evaluates = options.do_eval and bool(config.val_dataset_cfg)
+    _rehearse(builder, method, sizes, evaluates)
+    if not options.no_cpu_tuning and 'cpu' in paddle.get_device():
+        _speed_up(method, options.cpu_threads)
     probe = builder.probe(method, split, options.oracle)
     parallel.broadcast(method)
 
@@ -129,7 +133,6 @@ def build_trainer(config, options, rank=0, ranks=1):
     journal = Journal(options.save_dir, clock, len(leading) // (batch_size * ranks), batch_size, options.log_iters,
                       writes=rank == 0, classes=config.classes(builder.train_dataset.num_classes),
                       skips=precision.scaler.is_enable())
-    evaluates = options.do_eval and bool(config.val_dataset_cfg)
     trainer = Trainer(method, {}, players, clock, journal, checkpoints,
                       Plan(interval, options.early_stop_intervals, Profiler(options.profiler_options)),
                       _evaluation(builder, options, journal) if evaluates else None, precision,
@@ -181,6 +184,20 @@ def _resume(trainer, wanted):
             logger.info(f'{folder} is not on the disk of rank {", ".join(map(str, without))}: rank 0 has sent it.')
         trainer.resume(folder, files)
     return folder
+
+
+def _rehearse(builder, method, sizes, evaluates):
+    """Tries all out on a copy of the method, whose names leave those of what is trained as they are."""
+    streams = builder.streams({name: (stream, min(size, 2)) for name, (stream, size) in sizes.items()})
+    try:
+        with paddle.utils.unique_name.guard():
+            trial = copy.deepcopy(method)
+            rehearse(trial, builder.players, streams, builder.config.iters, builder.seed)
+            if evaluates:
+                rehearse_evaluation(trial.deployed, builder.val_dataset, Testing.of(builder.config.test_config))
+    finally:
+        for stream in streams.values():
+            stream.close()
 
 
 def _speed_up(method, threads):

@@ -13,6 +13,7 @@ from collections import OrderedDict
 import numpy as np
 import yaml
 
+from paddleseg_semi import files
 from paddleseg_semi.errors import InputError
 
 
@@ -247,7 +248,7 @@ def load(path, unpickler=Unpickler):
         InputError: no such file, truncated, not a pickle, or a pickle that would execute code.
     """
     try:
-        with open(path, 'rb') as file:
+        with files.opened(path, 'rb') as file:
             return _plain(unpickler(file, encoding='latin1').load(), {})
     except InputError as error:
         raise InputError(f'{path}: refused: {error}. Use a file written by Paddle or by this suite.') from None

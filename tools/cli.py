@@ -9,6 +9,7 @@ import zlib  # noqa: F401  Paddle 2.6 carries a private zlib; Python's has to be
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
 warnings.filterwarnings('ignore', 'No ccache found')  # of Paddle; nothing is compiled here
+warnings.filterwarnings('ignore', 'When training, we now always track')  # of every first step; what it says is wanted
 os.environ.setdefault('OPENCV_LOG_LEVEL', 'ERROR')  # an image that cannot be read is named by the tools themselves
 
 from paddleseg_semi import plugins  # noqa: E402  light: `--help` has to answer at once

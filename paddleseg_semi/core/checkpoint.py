@@ -242,7 +242,7 @@ def damage(folder):
     """str: the first file of a checkpoint that has not the digest it was written with; None if there is none, or no
     digests (of a version that wrote none)."""
     try:
-        with open(os.path.join(folder, DIGESTS), encoding='utf-8') as file:
+        with disk.opened(os.path.join(folder, DIGESTS), encoding='utf-8') as file:
             lines = [line.rstrip('\n').split('  ', 1) for line in file]
     except FileNotFoundError:
         return None

@@ -62,7 +62,7 @@ def list_images(image_path, check=True):
 
 def _read_list(path, folder):
     try:
-        with open(path, encoding='utf-8-sig') as file:
+        with files.opened(path, encoding='utf-8-sig') as file:
             return [os.path.join(folder, image_of(line.strip())) for line in file if line.strip()]
     except OSError as error:
         raise InputError(f'--image_path {path}: {error.strerror}. '

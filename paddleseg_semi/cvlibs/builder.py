@@ -19,7 +19,7 @@ from paddleseg_semi.datasets.streams import Again, Labeled, Unlabeled
 from paddleseg_semi.datasets.streams.base import Data, split_at_normalize
 from paddleseg_semi.datasets.streams.loading import SPARES, EndlessSampler, batches
 from paddleseg_semi.datasets.streams.unlabeled import UnlabeledStream, unlabeled_transforms
-from paddleseg_semi.errors import InputError
+from paddleseg_semi.errors import InputError, RunError
 from paddleseg_semi.methods.base import Method, Task
 from paddleseg_semi.models.dinov2 import layer_groups
 from paddleseg_semi.models.weights import load_weights
@@ -60,17 +60,18 @@ class SemiBuilder(SegBuilder):
     def build_component_impl(self, component_class, *args, **kwargs):
         try:
             return component_class(*args, **kwargs)
-        except InputError:
+        except (InputError, RunError, MemoryError):
             raise
-        except (AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-            raise InputError(f'{component_class.__name__}: {" ".join(str(error).split())}') from error
+        except Exception as error:  # PaddleSeg's constructors may raise anything
+            text = ' '.join(str(error).split())
+            raise InputError(f'{component_class.__name__}: {text or type(error).__name__}') from error
 
     def build_component(self, cfg):
         try:
             return super().build_component(cfg)
         except RuntimeError as error:  # PaddleSeg wraps whatever went wrong inside, several times if nested
             cause = error
-            while cause is not None and not isinstance(cause, InputError):
+            while cause is not None and not isinstance(cause, (InputError, RunError, MemoryError)):
                 cause = cause.__context__
             raise cause or InputError(" ".join(str(error).split())) from error
 
@@ -245,9 +246,10 @@ class SemiBuilder(SegBuilder):
             if name not in layers:
                 raise InputError(f'players.{name}: {type(method).__name__} has no such player; it has '
                                  f'{", ".join(layers)}.')
-        shared = {'lr_scheduler': self._schedule()}
-        return {name: self._player(layer, {**shared, **settings.get(name, {})}) for name, layer in layers.items()}
+        return {name: self._player(layer, {'lr_scheduler': dict(self._schedule), **settings.get(name, {})})
+                for name, layer in layers.items()}
 
+    @cached_property
     def _schedule(self):
         """dict: the recipe's lr_scheduler. With `semi.lr_batch`, the global batch its rate was chosen for, the rate is
         scaled linearly to that of this run."""
@@ -277,8 +279,11 @@ class SemiBuilder(SegBuilder):
         builder.layer = layer
         try:
             return Player(layer, builder.optimizer, builder.lr_scheduler)
-        except RuntimeError as error:  # as in build_component
-            raise InputError(' '.join(str(error).split())) from error
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # as in build_component
+            text = ' '.join(str(error).split()) or type(error).__name__
+            raise InputError(f'optimizer, lr_scheduler: {text}') from error
 
     def stream_sizes(self, method, split, repeats=1):
         """dict[str, tuple]: stream → (dataset, batch size); an epoch shows a labeled image `repeats` times, and one of

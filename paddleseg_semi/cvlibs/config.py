@@ -8,7 +8,7 @@ import yaml
 from paddleseg.cvlibs import Config, manager
 from paddleseg.utils import logger
 
-from paddleseg_semi import plugins, safe
+from paddleseg_semi import files, plugins, safe
 from paddleseg_semi.core import palette
 from paddleseg_semi.core.testing import Testing
 from paddleseg_semi.cvlibs.schema import check_keys, check_sections
@@ -181,14 +181,14 @@ class SemiConfig(Config):
             self.by_default = False
             self.dic = {key: value for key, value in recipe.items() if key != 'players'}
             self.dic['method'] = {'type': 'Supervised'}
+        for kind in self.kinds:
+            kind.check(self.dic['semi'], self.dic['method']['type'])
         if not self.opens_masks:
             self._leave_masks()
 
     def _leave_masks(self):
         """What a method that opens no mask does without, and what it cannot use."""
         method, semi = self.dic['method']['type'], self.dic['semi']
-        for kind in self.kinds:
-            kind.check(semi, method)
         if self.uses_unlabeled or semi.get('extra_labeled'):
             raise InputError(f'{method} has no labeled images: leave label_ratio, split, unlabeled and extra_labeled '
                              'out.')
@@ -255,7 +255,7 @@ def read_yaml(path, seen=()):
     if path in seen:
         raise InputError(f'{path}: its _base_ files lead back to it. Break the circle.')
     try:
-        with open(path, encoding='utf-8') as file:
+        with files.opened(path, encoding='utf-8') as file:
             dic = safe.read_yaml(file)
     except OSError as error:
         listed = f' (a _base_ of {seen[-1]})' if seen else ''

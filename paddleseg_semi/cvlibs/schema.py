@@ -6,6 +6,7 @@ import inspect
 import paddle
 from paddleseg.cvlibs import manager
 
+from paddleseg_semi import ranges
 from paddleseg_semi.core.testing import Testing
 from paddleseg_semi.errors import InputError, nearest
 from paddleseg_semi.registries import METHODS, STREAMS
@@ -28,6 +29,7 @@ _REGISTRY_OF = {'model': manager.MODELS, 'backbone': manager.BACKBONES, 'train_d
                 'val_dataset': manager.DATASETS, 'transforms': manager.TRANSFORMS, 'weak': manager.TRANSFORMS,
                 'strong': manager.TRANSFORMS, 'types': manager.LOSSES, 'losses': manager.LOSSES,
                 'optimizer': manager.OPTIMIZERS, 'method': METHODS}
+_LARGEST = {int: 10 ** 8, float: 1e38}  # Paddle counts bytes in 64 bits; of more it makes tensors it writes past
 _OLD_NAMES = {'adam': 'Adam', 'sgd': 'SGD'}  # as PaddleSeg's builder reads them
 
 
@@ -47,14 +49,35 @@ def check_sections(dic, path):
             raise InputError(f'{path}: {key}.type: {dic[key]["type"]}: expected a name.')
 
 
+def check_values(value, where=''):
+    """Raises InputError at the first value, or key, that no keyword takes.
+
+    Args:
+        value (object): a recipe, or a part of it.
+        where (str): its key.
+    """
+    items = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
+    for key, item in items:
+        if isinstance(value, dict) and not isinstance(key, str):
+            raise InputError(f'{where or key}: {key!r}: expected a name as key. Write it in quotes.')
+        check_values(item, f'{where}[{key}]' if isinstance(value, list) else f'{where}.{key}'.lstrip('.'))
+    if isinstance(value, str) and not (value.isprintable() or set(value) <= {'\t'}):
+        raise InputError(f'{where}: {value!r}: has characters that no name has. Take them out.')
+    if type(value) in _LARGEST and not abs(value) < _LARGEST[type(value)]:
+        raise InputError(f'{where}: {value}: give a number below {_LARGEST[type(value)]:g}.')
+    if not isinstance(value, (str, int, float, list, dict, type(None))):
+        raise InputError(f'{where}: {value}: is a {type(value).__name__} in YAML. Write it in quotes.')
+
+
 def check_keys(dic, path):
-    """Raises InputError at the first key, or component type, that nothing reads.
+    """Raises InputError at the first key, or component type, that nothing reads, or value out of its range.
 
     Args:
         dic (dict): a whole recipe.
         path (str): its file, for the message.
     """
     try:
+        check_values(dic)
         _known(dic, _TOP, '')
         _check_streams(dic.get('semi') or {})
         _check_text(dic)
@@ -128,6 +151,8 @@ def _known(section, words, where):
 def _check_component(value, where, kind):
     if isinstance(value, list):
         for position, item in enumerate(value):
+            if item is None and kind in _REGISTRY_OF:
+                raise InputError(f'{where}[{position}]: is empty. Give a section with a "type", or take it out.')
             _check_component(item, f'{where}[{position}]', kind)
     elif isinstance(value, dict):
         if 'type' in value and kind != 'lr_scheduler':
@@ -151,6 +176,7 @@ def _check_keywords(section, where, kind):
         known = sorted(word for registry in registries for word in registry.components_dict)
         raise InputError(f'{where}: there is no {kind} "{name}".{nearest(name, known)} Known: {", ".join(known)}.')
     _known_keywords(section, found[0], where, ('layer_decay',) if kind == 'optimizer' else ())
+    ranges.check(found[0], section, where)
 
 
 def _known_keywords(section, component, where, more=()):
@@ -166,8 +192,10 @@ def _known_keywords(section, component, where, more=()):
 
 
 def _check_scheduler(section, where):
-    if not section:
+    if section is None or section == {}:
         return
+    if not isinstance(section, dict):
+        raise InputError(f'{where}: {section}: expected a section with a "type".')
     schedules = {name: value for name, value in vars(paddle.optimizer.lr).items()
                  if inspect.isclass(value) and issubclass(value, paddle.optimizer.lr.LRScheduler)}
     if str(section.get('type')) not in schedules:

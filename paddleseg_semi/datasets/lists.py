@@ -24,7 +24,7 @@ def lines(path, as_is=False):
         InputError: no such file, or not a text file.
     """
     try:
-        with open(path, encoding='utf-8' if as_is else 'utf-8-sig') as file:
+        with files.opened(path, encoding='utf-8' if as_is else 'utf-8-sig') as file:
             for number, line in enumerate(file, 1):
                 line = line.strip()
                 if line or as_is:

@@ -41,7 +41,7 @@ def read_maps(path):
         InputError: no such file, a damaged one, or one that holds something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with files.opened(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
             classes, maps = file['classes'], file['maps']
     except FileNotFoundError:
         raise InputError(f'{path}: no such file. Run the stage that makes it for this image too.') from None

@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 from paddleseg.utils import logger
 
-from paddleseg_semi import safe
+from paddleseg_semi import files, safe
 from paddleseg_semi.datasets import lists
 from paddleseg_semi.errors import InputError
 
@@ -278,7 +278,7 @@ def _read_unlabeled(path, base, index, labeled_file, line_of):
 
 
 def _is_pickle(path):
-    with open(path, 'rb') as file:
+    with files.opened(path, 'rb') as file:
         return path.endswith(('.pkl', '.pickle')) or file.read(1) == b'\x80'
 
 

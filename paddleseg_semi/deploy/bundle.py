@@ -12,7 +12,7 @@ from paddleseg.transforms import Compose
 from paddleseg.utils import NoAliasDumper
 
 import paddleseg_semi.transforms  # noqa: F401  registers ours
-from paddleseg_semi import safe
+from paddleseg_semi import files, safe
 from paddleseg_semi.core import palette
 from paddleseg_semi.core.common import MOST_CLASSES, make_folder
 from paddleseg_semi.errors import InputError, nearest
@@ -130,7 +130,7 @@ def derived(config, save_dir, **changes):
 def read_block(path):
     """dict: what a deploy.yaml says, unchecked but for what it must have. InputError where that is missing."""
     try:
-        with open(path, encoding='utf-8') as file:
+        with files.opened(path, encoding='utf-8') as file:
             deploy = safe.read_yaml(file)['Deploy']
         missing = [key for key in _REQUIRED if key not in deploy]
         if missing == ['params'] and str(deploy['model']).endswith('.onnx'):

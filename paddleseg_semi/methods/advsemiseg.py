@@ -10,6 +10,7 @@ from paddleseg_semi.methods.base import Method
 from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.discriminator import Discriminator
 from paddleseg_semi.models.modes import evaluating, frozen
+from paddleseg_semi.ranges import AT_LEAST_ONE, SHARE, START, SWITCH, WEIGHT
 from paddleseg_semi.registries import METHODS
 
 
@@ -35,6 +36,9 @@ class AdvSemiSeg(Method):
     """
 
     renamed = {'lambda_adv': 'adv_weight', 'lambda_semi_adv': 'semi_adv_weight', 'lambda_semi': 'semi_weight'}
+    ranges = {'adv_weight': WEIGHT, 'semi_adv_weight': WEIGHT, 'semi_weight': WEIGHT, 'mask_threshold': SHARE,
+              'semi_start': START, 'semi_start_adv': START, 'd_remain': SWITCH, 'ndf': AT_LEAST_ONE,
+              'reference_quirks': SWITCH}
 
     def __init__(self, task, adv_weight=0.01, semi_adv_weight=0.001, semi_weight=0.1, mask_threshold=0.2,
                  semi_start=0.25, semi_start_adv=0.25, d_remain=False, ndf=64, reference_quirks=False):

@@ -8,6 +8,7 @@ from paddleseg_semi.errors import InputError
 from paddleseg_semi.losses.affinity import affinity_losses, pair_sets
 from paddleseg_semi.methods.base import Method
 from paddleseg_semi.models.affinity import affinities, from_sources, half_disk
+from paddleseg_semi.ranges import WEIGHT, Range
 from paddleseg_semi.registries import METHODS
 
 
@@ -23,11 +24,10 @@ class Affinity(Method):
 
     renamed = {'weight_background': 'bg_weight', 'weight_same': 'same_weight', 'weight_different': 'diff_weight'}
     streams = {'scored': Scored()}
+    ranges = {'radius': Range(2, whole=True), 'bg_weight': WEIGHT, 'same_weight': WEIGHT, 'diff_weight': WEIGHT}
 
     def __init__(self, task, radius=5, bg_weight=0.25, same_weight=0.25, diff_weight=0.5):
         super().__init__(task)
-        if not isinstance(radius, int) or radius < 2:
-            raise InputError(f'method.radius: {radius}: give a whole number of at least 2.')
         self.radius, self.steps = radius, half_disk(radius)
         self.weights = bg_weight, same_weight, diff_weight
 

@@ -11,6 +11,7 @@ from paddleseg_semi.datasets.streams import Labeled, Unlabeled
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.modes import evaluating
+from paddleseg_semi.ranges import Ranged
 
 
 class Task(NamedTuple):
@@ -34,7 +35,7 @@ class Task(NamedTuple):
     img_channels: int = 3
 
 
-class Method(nn.Layer):
+class Method(Ranged, nn.Layer):
     """A training algorithm: batch in, named weighted losses out.
 
     What must survive a restart is a sub-layer, a parameter or a buffer of the method; there is no other state.
@@ -47,6 +48,8 @@ class Method(nn.Layer):
         start (int|float): labeled images only until then, in updates (500) or as a share of the run (0.15); a recipe
             sets it by `semi.start`.
         renamed (dict): earlier names of knobs → those of today; (knob, value) → the value of today.
+        ranges (dict[str, object]): keyword of the constructor → which values it takes, see `paddleseg_semi/ranges.py`.
+            They are checked when a recipe is read, and when a method is made.
     """
 
     streams = {'labeled': Labeled(), 'unlabeled': Unlabeled()}

@@ -5,8 +5,9 @@ from paddleseg.utils import logger
 
 from paddleseg_semi.losses.masked import masked_cross_entropy
 from paddleseg_semi.methods.base import Method
-from paddleseg_semi.methods.common import joined, mixing_streams, partner_batch
+from paddleseg_semi.methods.common import PARTNERS, joined, mixing_streams, partner_batch
 from paddleseg_semi.methods.pseudo import Pseudo
+from paddleseg_semi.ranges import AT_LEAST_ONE, SHARES, SWITCH, WEIGHT, OneOf
 from paddleseg_semi.registries import METHODS
 from paddleseg_semi.transforms.mixing import paste, toggled_boxes
 
@@ -29,6 +30,8 @@ class CPS(Method):
     """
 
     renamed = {'weight': 'cps_weight'}
+    ranges = {'cps_weight': WEIGHT, 'cutmix': SWITCH, 'boxes': AT_LEAST_ONE, 'box_share': SHARES,
+              'partner': OneOf(PARTNERS), 'reference_quirks': SWITCH}
 
     def __init__(self, task, cps_weight=1.0, cutmix=True, boxes=3, box_share=(0.25, 0.5), partner='other',
                  reference_quirks=False):

@@ -1,10 +1,10 @@
 """CutMix-Seg (French et al., "Semi-supervised semantic segmentation needs strong, varied perturbations", BMVC 2020)."""
 
-from paddleseg_semi.errors import InputError, nearest
 from paddleseg_semi.losses.consistency import KINDS, consistency
-from paddleseg_semi.methods.common import mixing_streams, partner_batch
+from paddleseg_semi.methods.common import PARTNERS, mixing_streams, partner_batch
 from paddleseg_semi.methods.mean_teacher import MeanTeacher
 from paddleseg_semi.methods.pseudo import Pseudo
+from paddleseg_semi.ranges import AT_LEAST_ONE, SHARE, SHARES, SWITCH, OneOf
 from paddleseg_semi.registries import METHODS
 from paddleseg_semi.transforms.mixing import paste, toggled_boxes
 
@@ -28,11 +28,13 @@ class CutMixSeg(MeanTeacher):
         ema_decay, ema_warmup, teacher_bn: of the teacher, see `MeanTeacher`.
     """
 
+    ranges = {**{key: range_ for key, range_ in MeanTeacher.ranges.items() if key != 'reference_quirks'},
+              'conf_thresh': SHARE, 'conf_per_pixel': SWITCH, 'distance': OneOf(KINDS), 'boxes': AT_LEAST_ONE,
+              'box_share': SHARES, 'partner': OneOf(PARTNERS)}
+
     def __init__(self, task, cons_weight=1.0, rampup=0, conf_thresh=0.97, conf_per_pixel=False, distance='var', boxes=1,
                  box_share=(0.5, 0.5), partner='other', ema_decay=0.99, ema_warmup=False, teacher_bn='running'):
         super().__init__(task, cons_weight, rampup, ema_decay, ema_warmup, teacher_bn)
-        if distance not in KINDS:
-            raise InputError(f'method.distance: {distance}: known are {", ".join(KINDS)}.{nearest(distance, KINDS)}')
         self.conf_thresh, self.conf_per_pixel, self.distance = conf_thresh, conf_per_pixel, distance
         self.boxes, self.box_share = boxes, box_share
         self.streams = mixing_streams(partner, views=1)

@@ -10,6 +10,7 @@ from paddleseg_semi.losses.erasing import erase, mining
 from paddleseg_semi.methods.base import Method
 from paddleseg_semi.models.camnet import CAMNet, stretch
 from paddleseg_semi.models.modes import frozen
+from paddleseg_semi.ranges import AT_LEAST_ONE, LAYER, POSITIVE, SHARE, SWITCH, WEIGHT
 from paddleseg_semi.registries import METHODS
 
 
@@ -36,6 +37,9 @@ class EADER(Method):
 
     renamed = {'alpha': 'am_weight', 'beta': 'reg_weight'}
     streams = {'tagged': ImageLevel()}
+    ranges = {'adversary': LAYER, 'steps_localizer': AT_LEAST_ONE, 'steps_adversary': AT_LEAST_ONE,
+              'am_weight': WEIGHT, 'reg_weight': WEIGHT, 'omega': POSITIVE, 'sigma': SHARE, 'share_weights': SWITCH,
+              'reference_quirks': SWITCH}
 
     def __init__(self, task, adversary=None, steps_localizer=200, steps_adversary=200, am_weight=0.05,
                  reg_weight=1e-5, omega=100., sigma=0.5, share_weights=False, reference_quirks=False):
@@ -45,8 +49,6 @@ class EADER(Method):
                              'any.')
         if adversary is not None and share_weights:
             raise InputError('method.share_weights: makes the localizer its own adversary. Remove method.adversary.')
-        if min(steps_localizer, steps_adversary) < 1:
-            raise InputError('method.steps_localizer and steps_adversary: give at least 1.')
         self.adversary = None if adversary is None else CAMNet(task.num_classes, adversary)
         self.steps_localizer, self.steps_adversary = steps_localizer, steps_adversary
         self.am_weight, self.reg_weight, self.omega, self.sigma = am_weight, reg_weight, omega, sigma

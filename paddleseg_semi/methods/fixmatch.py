@@ -5,11 +5,12 @@ from typing import NamedTuple
 import paddle
 
 from paddleseg_semi.methods.base import Method
-from paddleseg_semi.methods.common import joined, mixing_streams, partner_batch
+from paddleseg_semi.methods.common import PARTNERS, joined, mixing_streams, partner_batch
 from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.alignment import Alignment
 from paddleseg_semi.models.ema import EMA
 from paddleseg_semi.models.modes import evaluating
+from paddleseg_semi.ranges import DECAY, POSITIVE, SHARE, SHARES, WEIGHT, OneOf, Pair
 from paddleseg_semi.registries import METHODS
 from paddleseg_semi.transforms.mixing import gated_boxes, paste
 
@@ -55,6 +56,9 @@ class FixMatch(Method):
     """
 
     views = 1
+    ranges = {'conf_thresh': SHARE, 'sup_weight': WEIGHT, 'strong_weight': WEIGHT, 'box_prob': SHARE,
+              'box_area': SHARES, 'box_ratio': Pair(POSITIVE), 'partner': OneOf(PARTNERS), 'ema_decay': DECAY,
+              'align_decay': DECAY}
 
     def __init__(self, task, conf_thresh=0.95, sup_weight=0.5, strong_weight=0.5, box_prob=0.5, box_area=(0.02, 0.4),
                  box_ratio=(0.3, 3.3333), partner='other', ema_decay=None, align_decay=None):

@@ -8,6 +8,7 @@ from paddleseg_semi.losses.hardness import agreement, weighted_cross_entropy
 from paddleseg_semi.methods.base import Method
 from paddleseg_semi.methods.common import joined
 from paddleseg_semi.models.ema import EMA
+from paddleseg_semi.ranges import DECAY, SHARE, SHARES, START, SWITCH, WEIGHT
 from paddleseg_semi.registries import METHODS
 from paddleseg_semi.transforms.mixing import centered_boxes, paste
 
@@ -32,6 +33,10 @@ class IMAS(Method):
         ignore_background (bool): class 0 has no weight in it.
         reference_quirks (bool): as in the published code, padding of unlabeled images counts as image.
     """
+
+    ranges = {'unsup_weight': WEIGHT, 'conf_thresh': SHARE, 'ema_decay': DECAY, 'teacher_start': START,
+              'semi_start': START, 'box_share': SHARES, 'class_weighted': SWITCH, 'ignore_background': SWITCH,
+              'reference_quirks': SWITCH}
 
     def __init__(self, task, unsup_weight=3.0, conf_thresh=0.95, ema_decay=0.996, teacher_start=0.0125, semi_start=0,
                  box_share=(0.1, 0.9), class_weighted=True, ignore_background=True, reference_quirks=False):

@@ -5,11 +5,11 @@ import math
 import paddle
 
 from paddleseg_semi.datasets.streams import Labeled, Unlabeled
-from paddleseg_semi.errors import InputError, nearest
 from paddleseg_semi.losses.consistency import consistency
 from paddleseg_semi.methods.base import Method
 from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.ema import EMA
+from paddleseg_semi.ranges import DECAY, START, SWITCH, WEIGHT, OneOf
 from paddleseg_semi.registries import METHODS
 
 TEACHER_BN = ('batch', 'running')
@@ -32,13 +32,12 @@ class MeanTeacher(Method):
     """
 
     renamed = {'weight': 'cons_weight'}
+    ranges = {'cons_weight': WEIGHT, 'rampup': START, 'ema_decay': DECAY, 'ema_warmup': SWITCH,
+              'teacher_bn': OneOf(TEACHER_BN), 'reference_quirks': SWITCH}
 
     def __init__(self, task, cons_weight=100.0, rampup=0, ema_decay=0.99, ema_warmup=False, teacher_bn='batch',
                  reference_quirks=False):
         super().__init__(task)
-        if teacher_bn not in TEACHER_BN:
-            raise InputError(f'method.teacher_bn: {teacher_bn}: known are {", ".join(TEACHER_BN)}.'
-                             f'{nearest(teacher_bn, TEACHER_BN)}')
         self.teacher = EMA(self.model, ema_decay, ema_warmup, 'own' if teacher_bn == 'batch' else 'average')
         self.cons_weight, self.rampup = cons_weight, rampup
         self.teacher_bn, self.reference_quirks = teacher_bn, reference_quirks

@@ -13,6 +13,7 @@ from paddleseg_semi.losses.seam import hardest_distance, least_response
 from paddleseg_semi.methods.base import Method
 from paddleseg_semi.models.cam import competing, normalized, resize
 from paddleseg_semi.models.sbnet import canny
+from paddleseg_semi.ranges import POSITIVE, SWITCH, WEIGHT, Range
 from paddleseg_semi.registries import METHODS
 
 
@@ -37,6 +38,8 @@ class SBNet(Method):
 
     renamed = {'weight_ct': 'ct_weight', 'weight_smooth': 'smooth_weight'}
     streams = {'tagged': ImageLevel()}
+    ranges = {**dict.fromkeys(['scale', 'pool_share', 'hard_share'], Range(0, 1, above=True)), 'ct_weight': WEIGHT,
+              'smooth_weight': WEIGHT, 'gate': POSITIVE, 'reference_quirks': SWITCH}
 
     def __init__(self, task, scale=0.3, ct_weight=0.01, smooth_weight=1.0, gate=10.0, pool_share=0.25, hard_share=0.2,
                  reference_quirks=False):
@@ -44,9 +47,6 @@ class SBNet(Method):
         if not hasattr(self.model, 'maps'):
             raise InputError(f'model: {type(self.model).__name__}: the method SBNet trains the model SBNet. Give it a '
                              'backbone as docs/methods/sbnet.md says.')
-        for key, value in (('scale', scale), ('pool_share', pool_share), ('hard_share', hard_share)):
-            if not 0 < value <= 1:
-                raise InputError(f'method.{key}: {value}: give a number above 0 and at most 1.')
         self.mean, self.std = task.mean, task.std
         self.scale, self.gate, self.pool_share, self.hard_share = scale, gate, pool_share, hard_share
         self.ct_weight, self.smooth_weight = ct_weight, smooth_weight

@@ -6,7 +6,6 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddleseg_semi.datasets.streams import Labeled, Unlabeled
-from paddleseg_semi.errors import InputError, nearest
 from paddleseg_semi.losses.adversarial import one_hot
 from paddleseg_semi.losses.contrast import (
     Contrast,
@@ -25,6 +24,19 @@ from paddleseg_semi.models.ema import EMA
 from paddleseg_semi.models.modes import evaluating
 from paddleseg_semi.models.projector import Projector
 from paddleseg_semi.models.tap import Tap, find_classifier, new_probe
+from paddleseg_semi.ranges import (
+    AT_LEAST_ONE,
+    COUNT,
+    DECAY,
+    PERCENT,
+    POSITIVE,
+    SHARE,
+    START,
+    SWITCH,
+    TEXT,
+    WEIGHT,
+    OneOf,
+)
 from paddleseg_semi.registries import METHODS
 from paddleseg_semi.transforms.mixing import PARTNERS, class_masks, half_boxes, partners, paste
 
@@ -72,6 +84,14 @@ class U2PL(Method):
     """
 
     renamed = {('partner', 'other'): 'next'}
+    ranges = {'warmup': START, 'teacher_start': START, 'epochs': AT_LEAST_ONE, 'ema_decay': DECAY,
+              'unsup_weight': WEIGHT, 'contra_weight': WEIGHT, 'keep_percent': PERCENT, 'alpha': PERCENT,
+              'mix': OneOf(MIXES), 'mix_prob': SHARE, 'partner': OneOf(PARTNERS), 'feature_layer': TEXT,
+              'rep_channels': AT_LEAST_ONE, 'num_queries': AT_LEAST_ONE, 'num_negatives': AT_LEAST_ONE,
+              'temperature': POSITIVE, 'low_rank': COUNT, 'high_rank': COUNT, 'anchor_threshold': SHARE,
+              'key_threshold': SHARE, 'unsure_keys': SWITCH, 'paper_keys': SWITCH, 'bank_size': AT_LEAST_ONE,
+              'bank_first': AT_LEAST_ONE, 'keys_per_step': AT_LEAST_ONE, 'prototype_decay': SHARE,
+              'reference_quirks': SWITCH}
 
     def __init__(self, task, warmup=0.0125, teacher_start=0.025, epochs=80, ema_decay=0.99, unsup_weight=1.,
                  contra_weight=0.1, keep_percent=80, alpha=20, mix='cutmix', mix_prob=0.5, partner='next',
@@ -79,9 +99,6 @@ class U2PL(Method):
                  high_rank=20, anchor_threshold=0.3, key_threshold=1., unsure_keys=True, paper_keys=False,
                  bank_size=30000, bank_first=50000, keys_per_step=2048, prototype_decay=0., reference_quirks=False):
         super().__init__(task)
-        for key, value, known in (('mix', mix, MIXES), ('partner', partner, PARTNERS)):
-            if value not in known:
-                raise InputError(f'method.{key}: {value}: give one of {", ".join(known)}.{nearest(value, known)}')
         probe = new_probe(channels=task.img_channels)
         self.feature_layer = feature_layer or find_classifier(self.model, task.num_classes, probe)
         with evaluating(self.model), paddle.no_grad(), Tap(self.model, self.feature_layer) as tap:

@@ -6,6 +6,7 @@ import paddle.nn.functional as F
 from paddleseg_semi.methods.common import joined, partner_batch
 from paddleseg_semi.methods.fixmatch import FixMatch, Guide
 from paddleseg_semi.models.tap import Tap, find_fork, new_probe
+from paddleseg_semi.ranges import DECAY, TEXT, WEIGHT
 from paddleseg_semi.registries import METHODS
 
 
@@ -27,6 +28,7 @@ class UniMatch(FixMatch):
     """
 
     views = 2
+    ranges = {**FixMatch.ranges, 'feature_weight': WEIGHT, 'feature_drop': DECAY, 'feature_layer': TEXT}
 
     def __init__(self, task, conf_thresh=0.95, sup_weight=0.5, strong_weight=0.25, feature_weight=0.25,
                  feature_drop=0.5, feature_layer=None, box_prob=0.5, box_area=(0.02, 0.4), box_ratio=(0.3, 3.3333),

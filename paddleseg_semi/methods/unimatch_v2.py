@@ -4,6 +4,7 @@ import paddle
 
 from paddleseg_semi.methods.fixmatch import FixMatch
 from paddleseg_semi.models.tap import Tap, find_fork, new_probe
+from paddleseg_semi.ranges import TEXT
 from paddleseg_semi.registries import METHODS
 from paddleseg_semi.runtime import to_device
 
@@ -25,6 +26,7 @@ class UniMatchV2(FixMatch):
     """
 
     views = 2
+    ranges = {**FixMatch.ranges, 'feature_layer': TEXT}
 
     def __init__(self, task, conf_thresh=0.95, sup_weight=0.5, strong_weight=0.5, feature_layer=None, box_prob=0.5,
                  box_area=(0.02, 0.4), box_ratio=(0.3, 3.3333), partner='reversed', ema_decay=0.996,

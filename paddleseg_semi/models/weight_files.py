@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import safetensors
 
-from paddleseg_semi import safe
+from paddleseg_semi import files, safe
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.models import mxnet_file, torch_file
 
@@ -41,7 +41,7 @@ def read(path):
         InputError: the file is missing, damaged, of another format, or would execute code.
     """
     try:
-        with open(path, 'rb') as file:
+        with files.opened(path, 'rb') as file:
             head = file.read(16)
             size = os.fstat(file.fileno()).st_size
     except OSError as error:

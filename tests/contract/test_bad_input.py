@@ -573,3 +573,71 @@ def test_result_dir(toy, refused, tool, flag):
     images = ['--image_path', 'data/images'] if tool == 'predict' else []
     refused('--config', 'recipe.yml', '--device', 'cpu', flag, 'data/train.txt/results', *images, tool=tool,
             says=[flag, 'data/train.txt/results', 'cannot be written'])
+
+
+# What only a trial shows
+
+IMPOSSIBLE = [  # method, place, value, words
+    ('AdvSemiSeg', 'lr_scheduler', {'type': 'PolynomialDecay', 'learning_rate': []}, 'lr_scheduler'),
+    ('AdvSemiSeg', 'players', {'model': {'lr_scheduler': 0}}, 'players.model.lr_scheduler'),
+    ('AdvSemiSeg', 'players', {'model': {'lr_scheduler': float('nan')}}, 'players.model.lr_scheduler'),
+    ('FixMatch', 'semi.unlabeled.strong', [None], 'semi.unlabeled.strong[0]'),
+    ('FixMatch', 'loss.types', [None], 'loss.types'),
+    ('AdvSemiSeg', 'method.lambda_adv', {}, 'method.lambda_adv: {}: give a number of at least 0'),
+    ('UniMatch', 'semi.unlabeled.views', 1, 'semi.unlabeled.views: 1: UniMatch needs 2'),
+    ('FixMatch', 'method.box_area', 0.3, 'method.box_area: 0.3: give two'),
+    ('FixMatch', 'method.box_area', [0.4, 0.02], 'the smaller first'),
+    ('Supervised', 'optimizer', {'type': 'AdamWDL'}, 'optimizer'),
+    ('Supervised', 'train_dataset.train_path', 'a\0b', 'train_dataset.train_path'),
+    ('Supervised', 'train_dataset.dataset_root', '\ud83d', 'train_dataset.dataset_root'),
+    ('Supervised', 'model.aspp_out_channels', 0, 'DeepLabV3'),
+    ('Supervised', 'model.backbone_indices', [7], 'DeepLabV3'),
+    ('FixMatch', 'method.conf_thresh', 1.5, 'method.conf_thresh: 1.5'),
+    ('UniMatch', 'method.feature_drop', 1.0, 'method.feature_drop: 1.0: give a number of at least 0 and below 1'),
+    ('MeanTeacher', 'method.rampup', 1.0, 'method.rampup: 1.0'),
+    ('Supervised', 'train_dataset.transforms.2', {'type': 'RandomDistort', 'brightness_range': [1]}, 'RandomDistort'),
+    ('Supervised', 'val_dataset.transforms', [{'type': 'Normalize', 'mean': [0.5, 0.5], 'std': [0.5, 0.5]}],
+     'data/images/12.jpg'),
+    ('Supervised', 'iters', 10 ** 30, 'iters'), ('Supervised', 'loss.coef', [float('inf')], 'loss.coef'),
+    ('Supervised', 'class_names', [b'a', b'b', b'c'], 'class_names[0]')]
+
+
+@pytest.mark.parametrize('method, path, value, says', IMPOSSIBLE, ids=[f'{m}-{p}-{v}' for m, p, v, _ in IMPOSSIBLE])
+def test_a_recipe_that_cannot_work(toy, refused, method, path, value, says):
+    """25. Whatever shows only when something is run, or late in a run, is known before anything is written."""
+    toy.recipe.update(method={'type': method}, semi={'unlabeled': {'strong': [{'type': 'RandomBlur'}]}})
+    target, key = section(toy.recipe, path)
+    target[key] = value
+    refused('--label_ratio', 0.5, '--do_eval', says=says)
+
+
+def test_masks_and_tags_at_once(toy, refused):
+    """25. A method of one's own, and a recipe without the tags it reads."""
+    from paddleseg_semi.registries import METHODS
+
+    class Both(METHODS['Supervised']):
+        streams = {'labeled': 'labeled', 'tagged': 'image_level'}
+
+    METHODS.components_dict['Both'] = Both
+    try:
+        toy.recipe['method'] = {'type': 'Both'}
+        refused(says=['Both', 'semi.tags'])
+    finally:
+        del METHODS.components_dict['Both']
+
+
+@pytest.mark.parametrize('kind', ['pipe', '/dev/zero'])
+@pytest.mark.parametrize('path', ['data/train.txt', 'ids.txt', 'recipe.yml', 'net.pdparams'])
+def test_files_without_an_end(toy, refused, path, kind):
+    """Neither waited for nor read."""
+    flags = ['--split_ids', 'ids.txt'] if path == 'ids.txt' else []
+    if path == 'net.pdparams':
+        toy.recipe['model']['pretrained'] = path
+    toy.flags()
+    file = toy.folder / path
+    file.unlink(missing_ok=True)
+    os.mkfifo(file) if kind == 'pipe' else file.symlink_to(kind)
+    if path == 'recipe.yml':
+        os.replace(file, toy.folder / 'pipe.yml')
+        flags, path = ['--config', 'pipe.yml'], 'pipe.yml'
+    refused(*flags, says=path)
