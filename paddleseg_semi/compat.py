@@ -53,6 +53,10 @@ def apply():
     for name, module in list(sys.modules.items()):
         if name.partition('.')[0] == 'paddleseg' and module is not None:
             vars(module).update(eval=named_layer, exec=_refuse)
+            # 2026-12, PaddleSeg 2.8.0: a data set that is not there is fetched, over http too, and its archive unpacked
+            # wherever the names in it lead.
+            if 'download_file_and_uncompress' in vars(module):
+                module.download_file_and_uncompress = _fetch_it_yourself
     # 2026-12, PaddleSeg 2.8.0: the weights of vision transformers are read once more by `paddle.load`.
     for network in (vision_transformer.VisionTransformer, cae.CAE):
         network.init_weight.__globals__['read_weights'] = safe.load
@@ -84,6 +88,11 @@ def named_layer(text, *_):
 
 def _refuse(*_):
     raise InputError('model: PaddleSeg wanted to execute a text; nothing was executed.')
+
+
+def _fetch_it_yourself(url, *_, **__):
+    raise InputError(f'dataset_root: there is no such folder. Download {url}, unpack it, and set dataset_root to its '
+                     'folder.')
 
 
 def _reading(transform):

@@ -598,7 +598,9 @@ IMPOSSIBLE = [  # method, place, value, words
     ('Supervised', 'train_dataset.transforms.2', {'type': 'RandomDistort', 'brightness_range': [1]}, 'RandomDistort'),
     ('Supervised', 'val_dataset.transforms', [{'type': 'Normalize', 'mean': [0.5, 0.5], 'std': [0.5, 0.5]}],
      'data/images/12.jpg'),
-    ('Supervised', 'iters', 10 ** 30, 'iters'), ('Supervised', 'loss.coef', [float('inf')], 'loss.coef'),
+    ('Supervised', 'iters', 10 ** 30, 'iters'),
+    ('Supervised', 'model.aspp_out_channels', 10 ** 18, 'model.aspp_out_channels'),
+    ('Supervised', 'loss.coef', [float('inf')], 'loss.coef'),
     ('Supervised', 'class_names', [b'a', b'b', b'c'], 'class_names[0]')]
 
 

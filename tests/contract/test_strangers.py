@@ -30,7 +30,7 @@ FINE = {  # (file, call): why nothing of a stranger gets there; what is named ev
     ('models/backbones/vision_transformer.py', 'paddle.load'): 'replaced in compat.py',
     ('models/backbones/cae.py', 'paddle.load'): 'replaced in compat.py',
     ('utils/utils.py', 'paddle.load'): 'of load_pretrained_model, which is replaced; resume is not called',
-    ('utils/download.py', 'files.extract'): 'download_pretrained_model is replaced; data sets have fixed addresses',
+    ('utils/download.py', 'files.extract'): 'download_pretrained_model and download_file_and_uncompress are replaced',
     ('utils/env/sys_env.py', 'subprocess.check_output'): 'fixed commands',
 }
 
@@ -151,3 +151,14 @@ def test_a_bundle_names_files_beside_it_only(model, tmp_path):
     path.write_text(yaml.safe_dump({'Deploy': {'model': model, 'params': 'model.pdiparams', 'transforms': []}}))
     with pytest.raises(InputError, match='model'):
         Bundle.read(str(path))
+
+
+@pytest.mark.parametrize('kind', ['PascalVOC', 'ADE20K', 'OpticDiscSeg', 'DRIVE'])
+@pytest.mark.parametrize('root', ['data/none', None])
+def test_no_data_set_is_fetched(kind, root, toy, refused):
+    """PaddleSeg would, over http too, and unpack it wherever its names lead."""
+    toy.recipe['train_dataset'] = {'type': kind, 'dataset_root': root, 'transforms': [{'type': 'Normalize'}]}
+    toy.recipe['model']['num_classes'] = toy.recipe['val_dataset']['num_classes'] = {
+        'PascalVOC': 21, 'ADE20K': 150}.get(kind, 2)
+    refused(says=['dataset_root', 'Download http'])
+    assert not (toy.folder / 'data/none').exists()
