@@ -1,4 +1,4 @@
-"""MeanTeacher, CutMixSeg, FixMatch, UniMatch (V1 and V2), CPS: two steps of the trainer, and what knobs refuse."""
+"""Methods with two views or two networks: two steps of the trainer, and what knobs refuse."""
 
 import contextlib
 import inspect
@@ -33,7 +33,8 @@ VARIANTS = [('MeanTeacher', {}), ('MeanTeacher', {'teacher_bn': 'running'}), ('C
             ('UniMatch', {'conf_thresh': 0.}), ('UniMatch', {'ema_decay': 0.9, 'conf_thresh': 0.}),
             ('UniMatch', {'partner': 'reversed', 'feature_layer': 'backbone.1', 'conf_thresh': 0.}), ('UniMatchV2', {}),
             ('UniMatchV2', {'partner': 'other', 'conf_thresh': 0.}), ('CPS', {}),
-            ('CPS', {'cutmix': False}), ('CPS', {'partner': 'reversed'})]
+            ('CPS', {'cutmix': False}), ('CPS', {'partner': 'reversed'}), ('CorrMatch', {'conf_thresh': 0.}),
+            ('CorrMatch', {'partner': 'reversed', 'stride': 4, 'reference_quirks': True})]
 
 
 class Net(nn.Layer):
@@ -139,10 +140,11 @@ def test_nothing_valid_is_no_loss(name, knobs):
 
 @pytest.mark.parametrize('name', sorted({name for name, _ in VARIANTS}))
 def test_sums_over_pixels_stay_out_of_float16(name):
-    method, found = build(name), []
-    method.train()
+    found = []
     for context in (contextlib.nullcontext, float16_sums):
         paddle.seed(0)
+        method = build(name)
+        method.train()
         with context():
             losses, _ = method.step(make_batch(method, np.random.default_rng(0), size=192), Clock(10))
         found.append([loss.item() for loss in losses.values()])
@@ -183,7 +185,7 @@ def test_wrong_knobs_are_refused(name, knobs, says):
         build(name, **knobs)
 
 
-@pytest.mark.parametrize('method', ['FixMatch', 'UniMatch', 'UniMatchV2', 'CPS', 'CutMixSeg'])
+@pytest.mark.parametrize('method', ['FixMatch', 'UniMatch', 'UniMatchV2', 'CPS', 'CutMixSeg', 'CorrMatch'])
 def test_the_same_partner_is_another_crop_of_the_same_image(method, tmp_path):
     """On both of two ranks, over several epochs."""
     make_photos(tmp_path)
