@@ -3,6 +3,7 @@
 from paddleseg_semi.methods import (  # noqa: F401
     advsemiseg,
     affinity,
+    augseg,
     corrmatch,
     cps,
     cutmix_seg,

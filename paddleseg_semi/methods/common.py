@@ -50,7 +50,12 @@ def joined(labeled, unlabeled):
     Returns:
         Tensor: [M + N, 3, H, W].
     """
+    check_crops(labeled, unlabeled)
+    return paddle.concat([labeled, unlabeled])
+
+
+def check_crops(labeled, unlabeled):
+    """InputError for labeled and unlabeled crops, [N, 3, H, W], of different sizes."""
     if labeled.shape[1:] != unlabeled.shape[1:]:
         raise InputError(f'labeled crops are {labeled.shape[2:]}, unlabeled ones {unlabeled.shape[2:]}, but go through '
                          'the network together. Give semi.unlabeled.weak the crop size of train_dataset.')
-    return paddle.concat([labeled, unlabeled])

@@ -1,4 +1,5 @@
-"""Strong views by colors alone, so that pseudo labels of the weak view stay in place (iMAS, Zhao et al., CVPR 2023)."""
+"""Strong views by colors alone, so that pseudo labels of the weak view stay in place (iMAS and AugSeg, both by Zhao et
+al., CVPR 2023)."""
 
 import math
 import random
@@ -9,8 +10,8 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 
 def _fade(enhance):
-    """One of Pillow's enhancers with a factor of 0.95 down to 0.1: always less, never more."""
-    return lambda picture, strength: enhance(picture).enhance(0.95 - 0.85 * strength)
+    """One of Pillow's enhancers with a factor of 0.95 down to 0.1 or another least one: always less, never more."""
+    return lambda picture, strength, least=0.1: enhance(picture).enhance(0.95 - (0.95 - least) * strength)
 
 
 def _hue(picture, strength):
@@ -21,6 +22,7 @@ def _hue(picture, strength):
     return Image.merge('HSV', (Image.fromarray(shifted.astype('uint8')), saturation, value)).convert('RGB')
 
 
+FADING = ('contrast', 'brightness', 'color', 'sharpness')
 OPS = {
     'identity': lambda picture, strength: picture,
     'autocontrast': lambda picture, strength: ImageOps.autocontrast(picture),
@@ -37,18 +39,20 @@ OPS = {
 }
 
 
-def intensity(img, name, strength):
+def intensity(img, name, strength, least=0.1):
     """One operation on colors.
 
     Args:
         img (np.ndarray): [H, W, 3] RGB or [H, W] gray, uint8.
         name (str): a key of `OPS`.
         strength (float): 0..1; for 'hue' -1..1, half a turn of the color circle either way.
+        least (float, optional): what is left of contrast, brightness, color or sharpness at strength 1. Default: 0.1.
 
     Returns:
         np.ndarray: like `img`.
     """
-    return np.asarray(OPS[name](Image.fromarray(img), float(strength)))
+    limits = {'least': least} if name in FADING else {}
+    return np.asarray(OPS[name](Image.fromarray(img), float(strength), **limits))
 
 
 @manager.TRANSFORMS.add_component
@@ -56,25 +60,32 @@ class RandomIntensity:
     """A few operations, drawn with replacement, each at a random strength.
 
     Args:
-        num_ops (int, optional): operations per image. Default: 2.
+        num_ops (int|list[int], optional): operations per image; a range, of which the number is drawn. Default: 2.
         strength (float, optional): the largest strength, 0..1; each operation draws its own below it. iMAS adapts the
             strength to the image later, by blending strong and weak view. Default: 0.999.
         ops (list[str], optional): what to draw from. Default: all of `OPS`.
+        least (float, optional): what is left of contrast, brightness, color or sharpness at strength 1, 0..0.95.
+            Default: 0.1.
     """
 
-    def __init__(self, num_ops=2, strength=0.999, ops=tuple(OPS)):
+    def __init__(self, num_ops=2, strength=0.999, ops=tuple(OPS), least=0.1):
         unknown = [name for name in ops if name not in OPS]
         if unknown or not ops:
             raise ValueError(f'ops: {unknown or "empty"}: choose from {", ".join(OPS)}.')
-        if num_ops < 0 or not 0 <= strength <= 1:
-            raise ValueError(f'num_ops must be at least 0 and strength in 0..1, not {num_ops} and {strength}.')
-        self.num_ops, self.strength, self.ops = num_ops, strength, list(ops)
+        low, high = num_ops if isinstance(num_ops, (list, tuple)) and len(num_ops) == 2 else (num_ops, num_ops)
+        if not (isinstance(low, int) and isinstance(high, int) and 0 <= low <= high and 0 <= strength <= 1):
+            raise ValueError(f'num_ops must be a number of at least 0, or a range of two, and strength in 0..1, not '
+                             f'{num_ops} and {strength}.')
+        if not 0 <= least <= 0.95:
+            raise ValueError(f'least must lie in 0..0.95, not {least}.')
+        self.num_ops, self.strength, self.ops, self.least = (low, high), strength, list(ops), least
 
     def __call__(self, data):
         img = np.clip(np.rint(data['img']), 0, 255).astype('uint8')
-        for name in random.choices(self.ops, k=self.num_ops):
+        low, high = self.num_ops
+        for name in random.choices(self.ops, k=low if low == high else random.randint(low, high)):
             strength = self.strength * random.random()
             sign = random.choice((-1, 1)) if name == 'hue' else 1
-            img = intensity(img, name, sign * strength)
+            img = intensity(img, name, sign * strength, self.least)
         data['img'] = img.astype('float32')
         return data

@@ -150,23 +150,22 @@ def half_boxes(rng, n, size):
     return _rectangles(np.array(start), np.array(end), size)
 
 
-def centered_boxes(rng, n, size, share=(0.1, 0.9)):
-    """One box per mask, all of one size, around a random pixel and clipped to the image (iMAS).
-
-    The first sixteenth of rows and columns holds no center.
+def centered_boxes(rng, n, size, share=(0.1, 0.9), margin=16):
+    """One box per mask, all of one size, around a random pixel and clipped to the image (iMAS, AugSeg).
 
     Args:
         rng (np.random.Generator): of this step.
         n (int): masks.
         size (Sequence[int]): height and width in pixels.
         share (Sequence[float], optional): range of a box's share of each side, 0..1. Default: (0.1, 0.9).
+        margin (int, optional): the first of so many parts of rows and columns holds no center. Default: 16.
 
     Returns:
         Tensor: [n, H, W], bool.
     """
     size = np.array(size)
     half = np.floor(size * rng.uniform(*share)) // 2
-    center = np.stack([rng.integers(side // 16, side, n) for side in size], 1)              # [n, 2]
+    center = np.stack([rng.integers(side // margin, side, n) for side in size], 1)          # [n, 2]
     return _rectangles(center - half, center + half, size)
 
 

@@ -79,7 +79,8 @@ def test_gray_images_stay_gray(name):
     assert intensity(np.arange(63, dtype='uint8').reshape(9, 7), name, 0.5).shape == (9, 7)
 
 
-@pytest.mark.parametrize('knobs', [{'ops': ['blurr']}, {'ops': []}, {'num_ops': -1}, {'strength': 1.5}])
+@pytest.mark.parametrize('knobs', [{'ops': ['blurr']}, {'ops': []}, {'num_ops': -1}, {'num_ops': [2, 1]},
+                                   {'num_ops': [1, 2, 3]}, {'num_ops': 1.5}, {'strength': 1.5}, {'least': 1.0}])
 def test_bad_knobs(knobs):
     with pytest.raises(ValueError):
         RandomIntensity(**knobs)

@@ -34,7 +34,8 @@ VARIANTS = [('MeanTeacher', {}), ('MeanTeacher', {'teacher_bn': 'running'}), ('C
             ('UniMatch', {'partner': 'reversed', 'feature_layer': 'backbone.1', 'conf_thresh': 0.}), ('UniMatchV2', {}),
             ('UniMatchV2', {'partner': 'other', 'conf_thresh': 0.}), ('CPS', {}),
             ('CPS', {'cutmix': False}), ('CPS', {'partner': 'reversed'}), ('CorrMatch', {'conf_thresh': 0.}),
-            ('CorrMatch', {'partner': 'reversed', 'stride': 4, 'reference_quirks': True})]
+            ('CorrMatch', {'partner': 'reversed', 'stride': 4, 'reference_quirks': True}),
+            ('AugSeg', {'conf_thresh': 0.}), ('AugSeg', {'weak_statistics': True, 'inject_beta': [1, 20]})]
 
 
 class Net(nn.Layer):
@@ -220,8 +221,9 @@ def test_two_networks_from_one_start_are_warned_of(monkeypatch, apart):
     assert len(said) == (not apart) and all('model.pretrained' in line for line in said)
 
 
-def test_crops_of_two_sizes_are_refused():
-    method = build('FixMatch')
+@pytest.mark.parametrize('name', ['FixMatch', 'CorrMatch', 'AugSeg'])
+def test_crops_of_two_sizes_are_refused(name):
+    method = build(name)
     batch = make_batch(method, np.random.default_rng(0))
     batch['labeled']['img'] = batch['labeled']['img'][:, :, :16]
     with pytest.raises(InputError, match='crop size'):
