@@ -111,10 +111,13 @@ def build_trainer(config, options, rank=0, ranks=1):
     held_out = os.path.join(options.save_dir, 'split', 'val.txt') if options.do_eval else None
     split = builder.hold_out(split, held_out) if held_out else split
     method = builder.method()
+    evaluates = options.do_eval and bool(config.val_dataset_cfg)
+    if method.needs_evaluation and not evaluates:
+        raise InputError(f'method.{method.needs_evaluation}: this needs an evaluation at every --save_interval. Add '
+                         '--do_eval, and a val_dataset with masks.')
     players = builder.players(method)
     sizes = builder.stream_sizes(method, split, options.repeats)
     builder.check_crops(method, sizes)
-    evaluates = options.do_eval and bool(config.val_dataset_cfg)
     _rehearse(builder, method, sizes, evaluates)
     if not options.no_cpu_tuning and 'cpu' in paddle.get_device():
         _speed_up(method, options.cpu_threads)

@@ -244,6 +244,8 @@ class Trainer:
         """
         files = self.checkpoints.load(folder) if files is None else files
         states, optimizers = files[checkpoint.STATES], files[checkpoint.OPTIMIZERS]
+        if isinstance(files[checkpoint.METHOD], dict):  # what else there may be is refused below
+            self.method.expect(files[checkpoint.METHOD])
         assign(self.method, files[checkpoint.METHOD], os.path.join(folder, checkpoint.METHOD))
         source = os.path.join(folder, checkpoint.OPTIMIZERS)
         for name, player in self.players.items():

@@ -11,6 +11,7 @@ from paddleseg_semi.methods import (  # noqa: F401
     fixmatch,
     imas,
     mean_teacher,
+    prevmatch,
     sbnet,
     supervised,
     u2pl,

@@ -47,6 +47,7 @@ class Method(Ranged, nn.Layer):
         streams (dict[str, Kind]): name → kind of the streams a batch must hold. The first says how long an epoch is.
         start (int|float): labeled images only until then, in updates (500) or as a share of the run (0.15); a recipe
             sets it by `semi.start`.
+        needs_evaluation (str, optional): the knob and its value by which `after_evaluation` decides on the training.
         renamed (dict): earlier names of knobs → those of today; (knob, value) → the value of today.
         ranges (dict[str, object]): keyword of the constructor → which values it takes, see `paddleseg_semi/ranges.py`.
             They are checked when a recipe is read, and when a method is made.
@@ -54,6 +55,7 @@ class Method(Ranged, nn.Layer):
 
     streams = {'labeled': Labeled(), 'unlabeled': Unlabeled()}
     start = 0
+    needs_evaluation = None
     renamed = {}
 
     def __init__(self, task):
@@ -89,6 +91,13 @@ class Method(Ranged, nn.Layer):
 
     def after_update(self, clock):
         """Called after the optimizers' step, for EMA and other slow followers."""
+
+    def expect(self, state):
+        """Called before the state of a checkpoint is taken over: whoever grows makes room for it.
+
+        Args:
+            state (dict[str, np.ndarray]): of the whole method, under the names of `state_dict()`.
+        """
 
     def after_evaluation(self, scores, clock):
         """Called on every rank after each evaluation of the deployed network, before the checkpoint is written.

@@ -30,6 +30,22 @@ class Guide(NamedTuple):
     weight: float
     thresh: float
 
+    def loss(self, logits, box=None):
+        """Weighted loss of a view.
+
+        Args:
+            logits (Tensor): [N, C, H, W].
+            box (Tensor, optional): [N, H, W], bool, where the other images were pasted. Default: nowhere.
+
+        Returns:
+            Tensor: scalar.
+        """
+        return self.weight * self.follow(self.own if box is None else self.own.pasted(box, self.other), logits)
+
+    def follow(self, pseudo, logits):
+        """Tensor: what following these labels costs, a scalar."""
+        return pseudo.loss(logits, self.thresh)
+
 
 @METHODS.add_component
 class FixMatch(Method):
@@ -91,8 +107,7 @@ class FixMatch(Method):
             images.append(paste(boxes[-1], second[name], first[name]))
         strong = self.strong_pass(paddle.concat(images), clock).split(self.views)
         for name, logits, box in zip(('s1', 's2'), strong, boxes):
-            losses[name] = sum(self.strong_weight / self.views * guide.weight *
-                               guide.own.pasted(box, guide.other).loss(logits, guide.thresh) for guide in guides)
+            losses[name] = self.strong_weight / self.views * sum(guide.loss(logits, box) for guide in guides)
         own, _, _, thresh = guides[0]
         return losses, {'kept': own.kept(own.sure(thresh)), 'conf': own.conf.mean()}
 
@@ -115,7 +130,20 @@ class FixMatch(Method):
             other = self.teach(second)                                                      # in eval mode
             outputs = self.model(joined(labeled['img'], first['weak']))                     # in train mode
             own = self.guided(outputs[0][len(labeled['img']):], first['valid'], looks=True)
-        return self.labeled_term(labeled, outputs), [Guide(own, other, 1., self.conf_thresh)]
+        return self.labeled_term(labeled, outputs), self.guides(own, other, first, second, clock)
+
+    def guides(self, own, other, first, second, clock):
+        """Whom the views follow.
+
+        Args:
+            own, other (Pseudo): of the unlabeled images, and of those that are pasted into them.
+            first, second (dict[str, Tensor]): these images.
+            clock (Clock): as given to `step`.
+
+        Returns:
+            list[Guide]: the first one is spoken of in the log.
+        """
+        return [Guide(own, other, 1., self.conf_thresh)]
 
     def labeled_term(self, labeled, outputs):
         """The loss on labeled images, which come first in the outputs of the model."""

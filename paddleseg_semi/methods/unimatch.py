@@ -4,7 +4,7 @@ import paddle
 import paddle.nn.functional as F
 
 from paddleseg_semi.methods.common import joined, partner_batch
-from paddleseg_semi.methods.fixmatch import FixMatch, Guide
+from paddleseg_semi.methods.fixmatch import FixMatch
 from paddleseg_semi.models.tap import Tap, find_fork, new_probe
 from paddleseg_semi.ranges import DECAY, TEXT, WEIGHT
 from paddleseg_semi.registries import METHODS
@@ -46,9 +46,9 @@ class UniMatch(FixMatch):
         m, n = len(labeled['img']), len(first['weak'])
         own = self.teach(first, looks=True) if self.teacher else \
             self.guided(outputs[0][m:m + n], first['valid'], looks=True)
-        losses = self.labeled_term(labeled, outputs)
-        losses['fp'] = self.feature_weight * own.loss(outputs[0][-n:], self.conf_thresh)
-        return losses, [Guide(own, other, 1., self.conf_thresh)]
+        losses, guides = self.labeled_term(labeled, outputs), self.guides(own, other, first, second, clock)
+        losses['fp'] = self.feature_weight * sum(guide.loss(outputs[0][-n:]) for guide in guides)
+        return losses, guides
 
     def disturb(self, features):
         """Appends a copy of the batch with channels dropped, per image and level on its own: clean and disturbed

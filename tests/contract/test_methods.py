@@ -12,6 +12,7 @@ from conftest import close
 from paddleseg_semi.core import parallel
 from paddleseg_semi.core.export import export
 from paddleseg_semi.cvlibs import SemiBuilder, SemiConfig
+from paddleseg_semi.errors import InputError
 from paddleseg_semi.models.weights import network_of
 from paddleseg_semi.registries import METHODS
 from paddleseg_semi.run import build_trainer
@@ -131,6 +132,32 @@ def test_deployed_is_a_plain_model(make, method, tmp_path):
     with paddle.no_grad():
         wanted, found = deployed(x)[0], static(x)
     close((found[0] if isinstance(found, (list, tuple)) else found).numpy(), wanted.numpy())
+
+
+def test_what_evaluations_decide_is_resumed(make):
+    with paddle.utils.unique_name.guard():
+        trainer = make('PrevMatch', 'toy', '--do_eval', semi={'start': 0})
+        trainer.method.rule = 'best'
+        trainer.method.train()
+        batch = next_batch(trainer)
+        trainer.step(batch)
+        trainer.milestone(batch)
+        found = trainer.method.state_dict()
+        assert trainer.scores['mIoU'] == found['best'].item() > 0 and trainer.method.pool.places() == [0]
+        losses, stats = trainer.step(next_batch(trainer))
+    with paddle.utils.unique_name.guard():
+        resumed = make('PrevMatch', 'toy', '--do_eval', '--resume_model', 'latest', semi={'start': 0})
+        resumed.method.train()
+        assert resumed.method.best.item() == trainer.method.best.item()
+        again, stats_again = resumed.step(next_batch(resumed))
+    assert stats['pool'].item() == stats_again['pool'].item() > 0
+    assert {name: loss.item() for name, loss in losses.items()} == {name: loss.item() for name, loss in again.items()}
+
+
+def test_a_method_that_needs_evaluation_is_refused_without(make, monkeypatch):
+    monkeypatch.setattr(METHODS['FixMatch'], 'needs_evaluation', 'rule: best')
+    with pytest.raises(InputError, match='method.rule: best: .* --do_eval'):
+        make('FixMatch', 'toy')
 
 
 @pytest.mark.parametrize('flags, decay', [([], None), (['--use_ema'], 0.999), (['--use_ema', '0.5'], 0.5)])

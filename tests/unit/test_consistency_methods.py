@@ -35,6 +35,9 @@ VARIANTS = [('MeanTeacher', {}), ('MeanTeacher', {'teacher_bn': 'running'}), ('C
             ('UniMatchV2', {'partner': 'other', 'conf_thresh': 0.}), ('CPS', {}),
             ('CPS', {'cutmix': False}), ('CPS', {'partner': 'reversed'}), ('CorrMatch', {'conf_thresh': 0.}),
             ('CorrMatch', {'partner': 'reversed', 'stride': 4, 'reference_quirks': True}),
+            ('PrevMatch', {'every': 1, 'conf_thresh': 0., 'prev_thresh': 0.}),
+            ('PrevMatch', {'every': 1, 'prev_average': True, 'ramp': 'cosine', 'pool_size': 1}),
+            ('PrevMatch', {'every': 1, 'prev_average': True, 'reference_quirks': True, 'ema_decay': 0.9}),
             ('AugSeg', {'conf_thresh': 0.}), ('AugSeg', {'weak_statistics': True, 'inject_beta': [1, 20]})]
 
 
@@ -180,13 +183,17 @@ def test_yaml_holds_every_knob_with_its_default(name):
     ('MeanTeacher', {'teacher_bn': 'bach'}, 'Did you mean "batch"'), ('CutMixSeg', {'partner': 'revers'}, 'reversed'),
     ('CutMixSeg', {'distance': 'kl'}, 'kld'), ('CPS', {'partner': 'self'}, 'other, reversed, same'),
     ('UniMatch', {'feature_layer': 'backbon'}, 'Did you mean "backbone"'),
-    ('UniMatch', {'feature_layer': 'aux'}, 'candidates: backbone')])
+    ('UniMatch', {'feature_layer': 'aux'}, 'candidates: backbone'), ('PrevMatch', {'rule': 'beast'}, 'mean "best"'),
+    ('PrevMatch', {'ramp': 'linear'}, 'triangle, cosine'), ('PrevMatch', {'every': 0}, 'every: 0: .* above 0'),
+    ('PrevMatch', {'pool_size': 0}, 'pool_size: 0: .* above 0'),
+    ('PrevMatch', {'members': 0}, 'members: 0: .* above 0'),
+])
 def test_wrong_knobs_are_refused(name, knobs, says):
     with pytest.raises(InputError, match=says):
         build(name, **knobs)
 
 
-@pytest.mark.parametrize('method', ['FixMatch', 'UniMatch', 'UniMatchV2', 'CPS', 'CutMixSeg', 'CorrMatch'])
+@pytest.mark.parametrize('method', ['FixMatch', 'UniMatch', 'UniMatchV2', 'CPS', 'CutMixSeg', 'CorrMatch', 'PrevMatch'])
 def test_the_same_partner_is_another_crop_of_the_same_image(method, tmp_path):
     """On both of two ranks, over several epochs."""
     make_photos(tmp_path)
