@@ -108,7 +108,7 @@ def play(monkeypatch, case, **knobs):
 def test_step(name, case, quirks, monkeypatch):
     ending = '' if quirks or not case['corrected_differs'] else '_corrected'
     if not np.isfinite(case[f'loss{ending}']):
-        return  # nothing valid in an image or at all is no loss, with the quirks too
+        pytest.skip('published: 0 / 0; nothing valid is no loss here, with the quirks too')
     losses, stats, leaves = play(monkeypatch, case, reference_quirks=quirks)
     with_pool = len(case['member_logits']) > 0
     lam = float(case['lam']) if with_pool else 0.
@@ -117,7 +117,7 @@ def test_step(name, case, quirks, monkeypatch):
         prev = lam * case[f'loss_{key}_prev{ending}'] if with_pool else 0.
         return (case[f'loss_{key}{ending}'] + prev) / (2 + lam)
 
-    close(stats['kept'].item(), case['mask_ratio'])
+    close(stats['kept'].item(), np.nan_to_num(case['mask_ratio']))
     close(stats['lam'].item(), lam)
     compare(losses, {'sup': case['loss_x'] / (2 + lam), 's1': wanted('s1') / 4, 's2': wanted('s2') / 4,
                      'fp': wanted('fp') / 2, None: case[f'loss{ending}']},
