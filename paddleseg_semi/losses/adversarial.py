@@ -1,4 +1,5 @@
-"""The terms of adversarial segmentation (Hung et al., 2018): a discriminator tells label maps from predictions.
+"""The terms of adversarial segmentation (Hung et al., 2018; Mittal et al., 2019): a discriminator tells label maps from
+predictions.
 
 Its logits are positive where a map looks like a one-hot label map and negative where it looks predicted.
 """
@@ -44,10 +45,10 @@ def tell_apart(d_real, keep_real, d_fake, keep_fake):
     The authors' code trains it with the mean of the two.
 
     Args:
-        d_real (Tensor): [N, 1, H, W], the discriminator on one-hot label maps.
-        keep_real (Tensor): [N, H, W], bool, the pixels of `d_real` that count.
-        d_fake (Tensor): [M, 1, H, W], the discriminator on predicted probabilities.
-        keep_fake (Tensor): [M, H, W], bool, the pixels of `d_fake` that count.
+        d_real (Tensor): [N, 1, H, W], the discriminator on one-hot label maps; or [N, 1], one logit per map.
+        keep_real (Tensor): [N, H, W], or [N, 1], bool, the logits of `d_real` that count.
+        d_fake (Tensor): [M, 1, H, W] or [M, 1], the discriminator on predicted probabilities.
+        keep_fake (Tensor): [M, H, W] or [M, 1], bool, the logits of `d_fake` that count.
 
     Returns:
         tuple[Tensor, Tensor]: scalars, for the real and for the fake maps.
@@ -67,3 +68,32 @@ def trusted(d_logits, threshold):
     """
     conf = F.sigmoid(d_logits.detach()).squeeze(1)
     return conf, conf >= threshold
+
+
+def feature_distance(real, fake):
+    """How far the discriminator's features of predictions are from those of label maps (feature matching): the mean
+    over channels of the absolute difference of the batches' means.
+
+    Args:
+        real (Tensor): [N, K, 1, 1], pooled features of label maps.
+        fake (Tensor): [M, K, 1, 1], of predictions.
+
+    Returns:
+        Tensor: scalar.
+    """
+    return (real.mean(0) - fake.mean(0)).abs().mean()
+
+
+def to_unit_range(img, high=None):
+    """Images as a discriminator sees them beside probabilities: 0..1, by one range for the whole batch.
+
+    Args:
+        img (Tensor): [N, 3, H, W], of any range.
+        high (Tensor, optional): scalar, what becomes 1. Default: the largest value.
+
+    Returns:
+        Tensor: [N, 3, H, W]; 0 for a batch of one color.
+    """
+    low = img.min()
+    span = (img.max() if high is None else high) - low
+    return (img - low) / paddle.where(span == 0, paddle.ones_like(span), span)

@@ -9,6 +9,7 @@ from paddleseg_semi.models import (  # noqa: F401
     discriminator,
     dpt,
     efficientnet_lite,
+    gated,
     resnet38d,
     resnet_caffe,
     resnet_deepstem,

@@ -34,20 +34,28 @@ def variants():
             yield pytest.param({**data, **own}, id=f'{name}-{letter}')
 
 
+def toy_task(case):
+    losses = {'types': [CrossEntropyLoss(ignore_index=IGNORE)], 'coef': [1]}
+    num_classes = int(case['num_classes'])
+    return Task(lambda: ToySegmenter(len(case['seg0_body']), num_classes), losses, num_classes, IGNORE)
+
+
 def build(case):
     """Method and players with the initial weights of the case and the optimisers of the authors' script."""
-    num_classes, steps = int(case['num_classes']), int(case['num_steps'])
-    losses = {'types': [CrossEntropyLoss(ignore_index=IGNORE)], 'coef': [1]}
-    task = Task(lambda: ToySegmenter(len(case['seg0_body']), num_classes), losses, num_classes, IGNORE)
     method = AdvSemiSeg(
-        task, adv_weight=float(case['lambda_adv']), semi_adv_weight=float(case['lambda_semi_adv']),
+        toy_task(case), adv_weight=float(case['lambda_adv']), semi_adv_weight=float(case['lambda_semi_adv']),
         semi_weight=float(case['lambda_semi']), mask_threshold=float(case['mask_T']),
         semi_start=int(case['semi_start']), semi_start_adv=int(case['semi_start_adv']),
         d_remain=bool(case['d_remain']), ndf=int(case['ndf']), reference_quirks=True)
-    model, disc = method.model, method.discriminator
+    method.discriminator.set_state_dict({key[3:]: array for key, array in case.items() if key.startswith('d0_')})
+    return method, players_of(method, case)
+
+
+def players_of(method, case):
+    """The players; the segmenter gets its initial weights."""
+    model, disc, steps = method.model, method.discriminator, int(case['num_steps'])
     model.set_state_dict({'body.weight': case['seg0_body'], 'head.weight': case['seg0_head_w'],
                           'head.bias': case['seg0_head_b']})
-    disc.set_state_dict({key[3:]: array for key, array in case.items() if key.startswith('d0_')})
 
     def schedule(rate):
         return paddle.optimizer.lr.PolynomialDecay(float(rate), steps, end_lr=0, power=float(case['power']))
@@ -58,7 +66,7 @@ def build(case):
                                          weight_decay=float(case['weight_decay']))
     beta1, beta2 = map(float, case['adam_betas'])
     adam = paddle.optimizer.Adam(lr_d, beta1, beta2, parameters=disc.parameters())
-    return method, {'model': Player(model, momentum, lr), 'discriminator': Player(disc, adam, lr_d)}
+    return {'model': Player(model, momentum, lr), 'discriminator': Player(disc, adam, lr_d)}
 
 
 def make_batch(case, step):

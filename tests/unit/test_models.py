@@ -1,10 +1,13 @@
 import numpy as np
 import paddle
 import pytest
+from paddle import nn
 from paddleseg.cvlibs import manager
 
 from paddleseg_semi.errors import InputError
-from paddleseg_semi.models.discriminator import Discriminator
+from paddleseg_semi.models.discriminator import Discriminator, ImageDiscriminator
+from paddleseg_semi.models.gated import Gated, Tagger, class_logits, gate
+from paddleseg_semi.models.resnet_plain import PlainResNet
 
 BACKBONES, MODELS = manager.BACKBONES, manager.MODELS
 
@@ -110,3 +113,46 @@ def test_discriminator_refuses_small_maps():
     assert net(paddle.zeros([1, 2, 32, 40])).shape == [1, 1, 32, 40]
     with pytest.raises(InputError, match='at least 32x32 pixels and got 64x31'):
         net(paddle.zeros([1, 2, 64, 31]))
+
+
+class Says(nn.Layer):
+    """A model that gives the same logits whatever it sees, and remembers the size of that."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x):
+        self.size = x.shape[2:]
+        return [self.logits]
+
+
+def test_gated_takes_absent_classes_out():
+    logits = paddle.to_tensor([[[[-3., 1.]], [[-2., 2.]], [[-1., 0.]]]] * 2)               # [2, 3, 1, 2]
+    absent = paddle.to_tensor([[2., -5., -5.], [-5., -5., -5.]]).unsqueeze([2, 3]).expand([2, 3, 4, 4])
+    classifier = Says(absent)
+    for quirks, wanted in ((False, [[0, 0], [2, 1]]), (True, [[1, 0], [0, 0]])):
+        model = Gated(3, Says(logits), classifier, 0.2, (8, 6), quirks)
+        assert model(paddle.zeros([2, 3, 1, 2]))[0].argmax(1).squeeze(1).tolist() == wanted
+        assert classifier.size == [8, 6]
+    exact = paddle.to_tensor([[0.2, 0.1, 0.]])
+    assert gate(logits[:1], exact, 0.2).argmax(1).flatten().tolist() == [0, 0]
+
+
+def test_tagger_says_the_same_everywhere():
+    backbone = PlainResNet([1, 1], bottleneck=False)
+    model = Tagger(4, backbone)
+    model.eval()
+    x = paddle.randn([2, 3, 40, 48])
+    logits = model(x)[0]
+    assert logits.shape == [2, 4, 40, 48]
+    wanted = model.head(backbone(x)[-1]).mean([2, 3])
+    np.testing.assert_allclose(class_logits(logits), wanted, rtol=1e-4, atol=1e-5)
+    assert (logits == logits[:, :, :1, :1]).all()
+
+
+def test_image_discriminator_refuses_small_maps():
+    with pytest.raises(InputError, match='at least 16x16'):
+        ImageDiscriminator(2, 2)(paddle.zeros([1, 5, 15, 40]))
+    logits, features = ImageDiscriminator(2, 2)(paddle.zeros([1, 5, 16, 40]))
+    assert logits.shape == [1, 1] and features.shape == [1, 16, 1, 1]
