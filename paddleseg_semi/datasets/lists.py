@@ -3,6 +3,7 @@
 import os
 import re
 from itertools import islice
+from types import SimpleNamespace
 
 from paddleseg_semi import files
 from paddleseg_semi.errors import InputError, nearest
@@ -191,6 +192,43 @@ def check_unique(base):
             raise InputError(f'The training set lists {item[0]} twice (images {first[item[0]]} and {i} of {total}); '
                              'it could be labeled and unlabeled at once. Remove one from its list (for PASCAL VOC '
                              'run tools/prepare_voc.py).')
+
+
+def named(path, base):
+    """The images of a list, as a data set of its own: 'image mask' per line; or images or ids alone, which have the
+    masks of the data set if it holds them, and none otherwise.
+
+    Args:
+        path (str): the list; paths in it are absolute or relative to the data set's root.
+        base (paddle.io.Dataset): a PaddleSeg data set.
+
+    Returns:
+        SimpleNamespace: what `checks`, `tags` and stages ask of a data set: file_list, dataset_root, num_classes,
+            ignore_index.
+
+    Raises:
+        InputError: no such list, an empty one, an image that is not there or listed twice.
+    """
+    root, index = root_of(base), ImageIndex(base)
+    items = [_named(line, index, base, f'{path}:{number}') for number, line in lines(path)]
+    if not items:
+        raise InputError(f'{path}: the list is empty. Give one image per line.')
+    part = SimpleNamespace(file_list=items, dataset_root=root, num_classes=base.num_classes,
+                           ignore_index=base.ignore_index)
+    check_unique(part)
+    return part
+
+
+def _named(line, index, base, where):
+    image = image_of(line)
+    path, mask = os.path.join(index.root, image), line[len(image):].strip(' \t,')
+    if not mask and (not os.path.isfile(path) or index.find(image)):
+        return list(base.file_list[index.position(image, where)])
+    for file in filter(None, (path, mask and os.path.join(index.root, mask))):
+        if not os.path.isfile(file):
+            raise InputError(f'{where}: {file}: no such file.{advice(file)} Give paths relative to dataset_root '
+                             f'"{index.root}", or absolute ones.')
+    return [path, os.path.join(index.root, mask) if mask else None]
 
 
 class ImageIndex:

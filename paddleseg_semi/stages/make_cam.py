@@ -8,7 +8,9 @@ from paddleseg.utils import logger
 from paddleseg_semi.core import pictures
 from paddleseg_semi.core.cams import SCALES, cams, label_of
 from paddleseg_semi.core.common import check_class_count
+from paddleseg_semi.datasets import lists
 from paddleseg_semi.datasets.maps import read_maps, write_maps
+from paddleseg_semi.datasets.tags import read_tags
 from paddleseg_semi.errors import InputError
 from paddleseg_semi.registries import STAGES
 from paddleseg_semi.stages.images import each, finish, read_image
@@ -18,8 +20,8 @@ from paddleseg_semi.stages.trained import TrainedRun
 
 @STAGES.add_component
 class MakeCam:
-    """Writes the class activation maps of the training images, for the classes of their tags; at several scales and
-    mirrored. Images that have their maps are skipped.
+    """Writes the class activation maps of the training images, or of those of a list, for the classes of their tags; at
+    several scales and mirrored. Images that have their maps are skipped.
 
     Products: cam/ ('.npz', named as the images), list.txt ('image maps' per line) and contact_sheet.png.
 
@@ -28,9 +30,13 @@ class MakeCam:
         scales (list[float]): of the image.
         flip (bool): mirrored as well.
         background (float): its score in the contact sheet, 0..1. A change of it alone makes no stage run again.
+        files (str, optional): a list of images, 'image' or 'image mask' per line, relative to the dataset_root of the
+            run. Default: its training list.
+        tags (str, optional): where the tags of these images are, as semi.tags has it. Default: the run's semi.tags.
     """
 
-    def __init__(self, model, scales=SCALES, flip=True, background=0.26):
+    def __init__(self, model, scales=SCALES, flip=True, background=0.26, files=None, tags=None):
+        self.files, self.tags = files, tags
         self.model, self.scales, self.flip, self.background = model, check_scales(scales), flip, background
 
     def inputs(self):
@@ -57,14 +63,17 @@ class MakeCam:
 
     def _run(self):
         run = TrainedRun(self.model)
-        if not run.config.semi_cfg.get('tags'):
+        if not (self.tags or run.config.semi_cfg.get('tags')):
             raise InputError(f'{run.recipe}: has no semi.tags, the classes that maps are made of.')
         return run
 
-    @staticmethod
-    def _tags(run):
+    def _tags(self, run):
         """dict[str, np.ndarray]: of every image; one that is listed twice is there once."""
-        return dict(zip((item[0] for item in run.builder.train_dataset.file_list), run.builder.tags))
+        base, tags = run.builder.train_dataset, self.tags or run.config.semi_cfg['tags']
+        if self.files:
+            base = lists.named(self.files, base)
+        tags = read_tags(tags, base, run.config.dic.get('class_names')) if self.files or self.tags else run.builder.tags
+        return dict(zip((item[0] for item in base.file_list), tags))
 
     def _line(self, image, product):
         image, (classes, maps) = read_image(image), read_maps(product)

@@ -23,7 +23,8 @@ from paddleseg_semi.stages.pseudo_label import compare, with_truth
 
 @STAGES.add_component
 class Score:
-    """Compares masks and score maps with the true masks of the training images. These are opened for nothing else.
+    """Compares masks and score maps with the true masks of the training images, or of those of a list. These are opened
+    for nothing else.
 
     Score maps without background get a constant one: the best of 0, 0.01, … 0.59 for all images together.
 
@@ -33,21 +34,23 @@ class Score:
     Args:
         config (str): a recipe whose training list has the true masks.
         of (dict[str, str]): name → list.txt of a stage, of masks or of score maps without background.
+        files (str, optional): a list of the images that count: 'image mask' per line, relative to the dataset_root of
+            the recipe, or images or ids of its training list alone. Default: the training list.
     """
 
-    def __init__(self, config, of):
+    def __init__(self, config, of, files=None):
         if not isinstance(of, dict) or not of or any('/' in str(name) or not isinstance(of[name], str) for name in of):
             raise InputError(f'of: {of}: expected names without "/", each with the list.txt of a stage.')
-        self.config, self.of = SemiConfig(config), of
+        self.config, self.of, self.files = SemiConfig(config), of, files
 
     def inputs(self):
-        return [self.config.dic, SemiBuilder(self.config).train_dataset.file_list,
+        return [self.config.dic, self._base().file_list,
                 {name: read_list(path) for name, path in self.of.items()}]
 
     def run(self, out_dir):
         if dist.get_rank():
             return
-        base = SemiBuilder(self.config).train_dataset
+        base = self._base()
         products = {name: read_list(path) for name, path in self.of.items()}
         rows, backgrounds = [], {}
         for name, items in products.items():
@@ -67,6 +70,10 @@ class Score:
         csv.writer(text, lineterminator='\n').writerows([['list', 'images', 'mIoU', 'Acc', *self._names(base)], *rows])
         lists.write(os.path.join(out_dir, 'scores.csv'), [text.getvalue()])
         self._show(out_dir, products, backgrounds, base)
+
+    def _base(self):
+        base = SemiBuilder(self.config).train_dataset
+        return lists.named(self.files, base) if self.files else base
 
     def _names(self, base):
         return self.config.dic.get('class_names') or list(range(base.num_classes))

@@ -15,8 +15,10 @@ from paddleseg_semi.core import cams, crf, walk
 from paddleseg_semi.cvlibs import SemiBuilder
 from paddleseg_semi.datasets.extra import read_list
 from paddleseg_semi.datasets.maps import read_maps, write_maps
+from paddleseg_semi.errors import InputError
 from paddleseg_semi.stages import images
 from paddleseg_semi.stages.make_cam import MakeCam
+from paddleseg_semi.stages.score import Score
 from paddleseg_semi.stages.train import Train
 
 from .conftest import ONE_THREAD, RECIPE, Toy, communicate, one_line, snapshot
@@ -372,3 +374,47 @@ def test_walk_runs_on_scores(finished, monkeypatch):
     assert seen and seen[0][0].shape == (3, 40, 48) and abs(seen[0][0]).max() <= 1
     assert seen[0][1] == {'alpha': 6, 'beta': 8, 'log_steps': 6, 'radius': 2}
     shutil.rmtree(finished.folder / 'other')
+
+
+def test_images_of_any_list_are_mapped_walked_and_scored(copied, capfd):
+    """Those of val have no part in the training; those of train, by their ids, have masks in its list."""
+    (copied.folder / 'part.txt').write_text('03\n05\n')
+    stages = {**STAGES, 'cam_val': {'type': 'MakeCam', 'model': '@localizer', 'scales': [1.0], 'files': 'data/val.txt'},
+              'walk_val': {'type': 'RandomWalk', 'model': '@affinity', 'maps': '@cam_val/list.txt'},
+              'score_val': {'type': 'Score', 'config': 'localizer.yml', 'files': 'data/val.txt', 'of': {
+                  'cam': '@cam_val/list.txt', 'walk': '@walk_val/list.txt', 'train': '@walk/list.txt'}},
+              'score_part': {'type': 'Score', 'config': 'localizer.yml', 'files': 'part.txt', 'of': {
+                  'walk': '@walk/list.txt'}}}
+    assert copied.call('pipeline', *flags(copied, stages)) == 0
+    out = capfd.readouterr().out
+    assert 'train: none of the 12 images has a true mask' in out
+    assert (copied.folder / 'run/cam_val/list.txt').read_text().count('\n') == 3
+    for stage, numbers in (('score_val', [12, 13, 14]), ('score_part', [3, 5])):
+        with open(copied.folder / f'run/{stage}/scores.csv') as file:
+            rows = {row['list']: row for row in csv.DictReader(file)}
+        source = 'walk_val' if stage == 'score_val' else 'walk'
+        truth, masks = (np.stack([np.asarray(Image.open(copied.folder / folder / f'{i:02d}.png')) for i in numbers])
+                        for folder in ('data/labels', f'run/{source}/masks/images'))
+        assert int(rows['walk']['images']) == len(numbers)
+        assert float(rows['walk']['Acc']) == pytest.approx(100 * (truth == masks)[truth != 255].mean(), abs=1e-3)
+
+
+@pytest.mark.parametrize('text, words', [
+    ('images/12.jpg labels/99.png\n', ['part.txt:1', 'labels/99.png']), ('77\n', ['part.txt:1', '"77"']),
+    ('', ['part.txt', 'empty']), ('03\n03\n', ['twice'])])
+def test_lists_of_images_that_cannot_be_used(finished, monkeypatch, text, words):
+    monkeypatch.chdir(finished.folder)
+    flags(finished)
+    (finished.folder / 'part.txt').write_text(text)
+    for stage in (Score('localizer.yml', {'walk': 'run/walk/list.txt'}, 'part.txt'),
+                  MakeCam('run/localizer', files='part.txt')):
+        with pytest.raises(InputError) as error:
+            stage.inputs()
+        assert all(word in str(error.value) for word in words)
+
+
+def test_tags_of_a_list_may_be_elsewhere(finished, monkeypatch):
+    monkeypatch.chdir(finished.folder)
+    found = [MakeCam('run/localizer', files='data/val.txt', tags=tags).inputs()[1] for tags in (None, 'masks')]
+    assert [[image for image, _ in items] for items in found] == [[f'data/images/{i}.jpg' for i in (12, 13, 14)]] * 2
+    assert found[0] != found[1]
