@@ -69,10 +69,10 @@ class MakeCam:
 
     def _tags(self, run):
         """dict[str, np.ndarray]: of every image; one that is listed twice is there once."""
-        base, tags = run.builder.train_dataset, self.tags or run.config.semi_cfg['tags']
+        base = run.builder.train_dataset
         if self.files:
             base = lists.named(self.files, base)
-        tags = read_tags(tags, base, run.config.dic.get('class_names')) if self.files or self.tags else run.builder.tags
+        tags = read_tags(self.tags or run.config.semi_cfg['tags'], base, run.config.dic.get('class_names'))
         return dict(zip((item[0] for item in base.file_list), tags))
 
     def _line(self, image, product):
