@@ -35,6 +35,18 @@ class Range(NamedTuple):
         return f'a {"whole " * self.whole}number {" and ".join(ends)}'.strip()
 
 
+class Two(NamedTuple):
+    """Two numbers of a range."""
+
+    range: Range
+
+    def accepts(self, value):
+        return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(self.range.accepts, value))
+
+    def __str__(self):
+        return f'two numbers, each {self.range}'
+
+
 class Pair(NamedTuple):
     """Two numbers of a range, the smaller first."""
 

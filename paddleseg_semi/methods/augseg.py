@@ -13,6 +13,7 @@ from paddleseg_semi.methods.base import Method
 from paddleseg_semi.methods.common import check_crops, joined
 from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.ema import EMA
+from paddleseg_semi.ranges import DECAY, POSITIVE, SHARE, START, SWITCH, WEIGHT, Two
 from paddleseg_semi.registries import METHODS
 from paddleseg_semi.transforms.mixing import centered_boxes, paste
 
@@ -37,6 +38,10 @@ class AugSeg(Method):
         weak_statistics (bool): weak views pass the student too, for the statistics of batch normalization.
         reference_quirks (bool): as the published code, padding of unlabeled images counts as image.
     """
+
+    ranges = {'unsup_weight': WEIGHT, 'conf_thresh': SHARE, 'ema_decay': DECAY, 'teacher_start': START,
+              'inject_beta': Two(POSITIVE), 'mix_beta': Two(POSITIVE), 'weak_statistics': SWITCH,
+              'reference_quirks': SWITCH}
 
     def __init__(self, task, unsup_weight=1.0, conf_thresh=0.95, ema_decay=0.999, teacher_start=0.0125,
                  inject_beta=(8, 2), mix_beta=(4, 4), weak_statistics=False, reference_quirks=False):

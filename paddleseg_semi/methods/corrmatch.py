@@ -13,6 +13,7 @@ from paddleseg_semi.methods.unimatch import UniMatch
 from paddleseg_semi.models.correlation import Correlation, as_map, region_masks
 from paddleseg_semi.models.modes import evaluating
 from paddleseg_semi.models.tap import Tap, new_probe
+from paddleseg_semi.ranges import AT_LEAST_ONE, SHARE, SWITCH, WEIGHT
 from paddleseg_semi.registries import METHODS
 from paddleseg_semi.transforms.mixing import gated_boxes, paste
 
@@ -47,6 +48,10 @@ class CorrMatch(UniMatch):
     """
 
     views = 1
+
+    ranges = {**{key: kind for key, kind in UniMatch.ranges.items() if key not in ('ema_decay', 'align_decay')},
+              'thresh_decay': SHARE, 'sup_corr_weight': WEIGHT, 'kl_weight': WEIGHT, 'corr_weight': WEIGHT,
+              'regions': AT_LEAST_ONE, 'stride': AT_LEAST_ONE, 'reference_quirks': SWITCH}
 
     def __init__(self, task, conf_thresh=0.85, thresh_decay=0.999, sup_weight=0.25, sup_corr_weight=0.25,
                  strong_weight=0.125, kl_weight=0.125, feature_weight=0.125, corr_weight=0.0625, regions=128, stride=8,

@@ -3,11 +3,12 @@
 import paddle
 import paddle.nn.functional as F
 
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets.streams import Labeled, Unlabeled
 from paddleseg_semi.losses.adversarial import one_hot
-from paddleseg_semi.methods.mean_teacher import MeanTeacher
+from paddleseg_semi.methods.mean_teacher import TEACHER_BN, MeanTeacher
 from paddleseg_semi.models.gated import class_logits
+from paddleseg_semi.ranges import DECAY, START, WEIGHT, OneOf
+from paddleseg_semi.registries import METHODS
 
 
 @METHODS.add_component
@@ -25,6 +26,9 @@ class MLMT(MeanTeacher):
         ema_decay (float): of the teacher, per update.
         teacher_bn (str): as in `MeanTeacher`.
     """
+
+    ranges = {'cons_weight': WEIGHT, 'cons_start': START, 'rampup': START, 'ema_decay': DECAY,
+              'teacher_bn': OneOf(TEACHER_BN)}
 
     def __init__(self, task, cons_weight=1.0, cons_start=0.1, rampup=0.5, ema_decay=0.999, teacher_bn='batch'):
         super().__init__(task, cons_weight, rampup, ema_decay, ema_warmup=True, teacher_bn=teacher_bn)

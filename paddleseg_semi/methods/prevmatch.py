@@ -6,11 +6,12 @@ import math
 import numpy as np
 import paddle
 
-from paddleseg_semi.errors import InputError, nearest
+from paddleseg_semi.errors import InputError
 from paddleseg_semi.losses.masked import pixel_cross_entropy
 from paddleseg_semi.methods.fixmatch import Guide
 from paddleseg_semi.methods.unimatch import UniMatch
 from paddleseg_semi.models.pool import Pool
+from paddleseg_semi.ranges import AT_LEAST_ONE, SHARE, START, SWITCH, WEIGHT, OneOf
 from paddleseg_semi.registries import METHODS
 
 RULES, RAMPS = ('schedule', 'best'), ('triangle', 'cosine')
@@ -53,6 +54,10 @@ class PrevMatch(UniMatch):
             the confidence of all together.
     """
 
+    ranges = {**UniMatch.ranges, 'prev_thresh': SHARE, 'prev_average': SWITCH, 'prev_weight': WEIGHT,
+              'ramp': OneOf(RAMPS), 'rule': OneOf(RULES), 'every': START, 'pool_start': START,
+              'pool_size': AT_LEAST_ONE, 'members': AT_LEAST_ONE, 'random_count': SWITCH, 'reference_quirks': SWITCH}
+
     def __init__(self, task, conf_thresh=0.95, prev_thresh=0.9, prev_average=False, prev_weight=1.0, ramp='triangle',
                  rule='schedule', every=0.05, pool_start=0, pool_size=8, members=3, random_count=True, sup_weight=0.5,
                  strong_weight=0.25, feature_weight=0.25, feature_drop=0.5, feature_layer=None, box_prob=0.5,
@@ -60,12 +65,8 @@ class PrevMatch(UniMatch):
                  reference_quirks=False):
         super().__init__(task, conf_thresh, sup_weight, strong_weight, feature_weight, feature_drop, feature_layer,
                          box_prob, box_area, box_ratio, partner, ema_decay, align_decay)
-        for key, value, known in (('rule', rule, RULES), ('ramp', ramp, RAMPS)):
-            if value not in known:
-                raise InputError(f'method.{key}: {value}: known are {", ".join(known)}.{nearest(value, known)}')
-        for key, value in (('every', every), ('pool_size', pool_size), ('members', members)):
-            if value <= 0:
-                raise InputError(f'method.{key}: {value}: give a number above 0.')
+        if every <= 0:
+            raise InputError(f'method.every: {every}: give a number above 0.')
         self.pool = Pool(pool_size)
         self.register_buffer('best', paddle.zeros([], 'float64'))  # mIoU of the newest copy under the rule 'best'
         self.prev_thresh, self.prev_average, self.prev_weight, self.ramp = prev_thresh, prev_average, prev_weight, ramp

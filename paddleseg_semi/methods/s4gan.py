@@ -4,7 +4,6 @@
 import paddle
 import paddle.nn.functional as F
 
-from paddleseg_semi.cvlibs.manager import METHODS
 from paddleseg_semi.datasets.streams import Labeled, Unlabeled
 from paddleseg_semi.losses.adversarial import feature_distance, one_hot, tell_apart, to_unit_range
 from paddleseg_semi.losses.masked import masked_cross_entropy
@@ -12,6 +11,8 @@ from paddleseg_semi.methods.base import Method
 from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.discriminator import ImageDiscriminator
 from paddleseg_semi.models.modes import evaluating, frozen
+from paddleseg_semi.ranges import AT_LEAST_ONE, DECAY, SHARE, START, SWITCH, WEIGHT
+from paddleseg_semi.registries import METHODS
 
 
 @METHODS.add_component
@@ -33,6 +34,9 @@ class S4GAN(Method):
         reference_quirks (bool): as the published code, judge unlabeled photos under dropout, let padding train, and
             scale the photos of label maps by the largest value of the labeled batch.
     """
+
+    ranges = {'fm_weight': WEIGHT, 'semi_weight': WEIGHT, 'threshold': SHARE, 'semi_start': START,
+              'ndf': AT_LEAST_ONE, 'dropout': DECAY, 'reference_quirks': SWITCH}
 
     def __init__(self, task, fm_weight=0.1, semi_weight=1.0, threshold=0.6, semi_start=1, ndf=64, dropout=0.5,
                  reference_quirks=False):
