@@ -10,7 +10,7 @@ from paddleseg_semi.methods.base import Method
 from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.discriminator import Discriminator
 from paddleseg_semi.models.modes import evaluating, frozen
-from paddleseg_semi.ranges import AT_LEAST_ONE, SHARE, START, SWITCH, WEIGHT
+from paddleseg_semi.ranges import AT_LEAST_ONE, START, SWITCH, WEIGHT
 from paddleseg_semi.registries import METHODS
 
 
@@ -26,7 +26,7 @@ class AdvSemiSeg(Method):
         adv_weight (float): weight of the adversarial term on labeled images.
         semi_adv_weight (float): the same on unlabeled images.
         semi_weight (float): weight of the self-training cross entropy.
-        mask_threshold (float): T_semi, the confidence, 0..1, from which a pixel trains on its prediction.
+        mask_threshold (float): T_semi, the confidence, 0..1, from which a pixel trains on its prediction; above 1 none
         semi_start (int|float): when self-training starts, in updates (5000) or as a share of the run (0.25).
         semi_start_adv (int|float): when unlabeled images come in at all.
         d_remain (bool): the discriminator also sees predictions on unlabeled images as fakes.
@@ -36,7 +36,7 @@ class AdvSemiSeg(Method):
     """
 
     renamed = {'lambda_adv': 'adv_weight', 'lambda_semi_adv': 'semi_adv_weight', 'lambda_semi': 'semi_weight'}
-    ranges = {'adv_weight': WEIGHT, 'semi_adv_weight': WEIGHT, 'semi_weight': WEIGHT, 'mask_threshold': SHARE,
+    ranges = {'adv_weight': WEIGHT, 'semi_adv_weight': WEIGHT, 'semi_weight': WEIGHT, 'mask_threshold': WEIGHT,
               'semi_start': START, 'semi_start_adv': START, 'd_remain': SWITCH, 'ndf': AT_LEAST_ONE,
               'reference_quirks': SWITCH}
 
