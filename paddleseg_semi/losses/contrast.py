@@ -275,7 +275,7 @@ class Contrast(NamedTuple):
         """
         rep, rep_teacher = (maps.astype('float32').transpose([0, 2, 3, 1]).flatten(0, 2) for maps in (rep, rep_teacher))
         rep_teacher = rep_teacher.detach()
-        bank.push(*pack(rep_teacher, roles.key, min(self.keys_per_step, len(rep))))
+        bank.push(*pack(rep_teacher, roles.key, min(bank.limit(self.keys_per_step), len(rep))))
 
         anchors = roles.anchor.astype('int64').sum(1)
         present = roles.member.any(1)

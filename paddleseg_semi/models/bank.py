@@ -19,13 +19,19 @@ class Bank(nn.Layer):
 
     def __init__(self, capacities, dim):
         super().__init__()
-        starts = np.cumsum([0, *capacities])
+        starts, self._largest = np.cumsum([0, *capacities]), max(capacities)
         self.register_buffer('table', paddle.zeros([int(starts[-1]) + 1, dim]))  # last row: for what is not kept
         self.register_buffer('norm', paddle.zeros([int(starts[-1]) + 1]))
         self.register_buffer('size', paddle.zeros([len(capacities)], 'int64'))
         self.register_buffer('head', paddle.zeros([len(capacities)], 'int64'))   # where the next vector goes
         self.register_buffer('_start', paddle.to_tensor(starts[:-1], 'int64'), persistable=False)
         self.register_buffer('_capacity', paddle.to_tensor(np.asarray(capacities), 'int64'), persistable=False)
+
+    def limit(self, wanted):
+        """int: of so many vectors of a class and step, those that a rank pushes: all ranks together fill the largest
+        ring at most, and what is gathered does not grow with the ranks."""
+        ranks = dist.get_world_size()
+        return wanted if ranks == 1 else min(wanted, max(self._largest // ranks, 1))
 
     @paddle.no_grad()
     def push(self, vectors, count):
@@ -67,8 +73,9 @@ class Bank(nn.Layer):
 
 def _gather(tensor):
     """[R, ...]: the tensors of all ranks."""
-    if dist.get_world_size() == 1:
+    ranks = dist.get_world_size()
+    if ranks == 1:
         return tensor.unsqueeze(0)
-    tensors = []
-    dist.all_gather(tensors, tensor)
-    return paddle.stack(tensors)
+    both = paddle.empty([ranks * len(tensor), *tensor.shape[1:]], tensor.dtype)
+    dist.stream.all_gather(both, tensor)
+    return both.reshape([ranks, *tensor.shape])

@@ -21,6 +21,7 @@ from paddleseg_semi.datasets.streams import loading
 from paddleseg_semi.deploy.backends import PaddleBackend, TensorRT
 from paddleseg_semi.errors import InputError, RunError
 from paddleseg_semi.losses.boundary import smoothness
+from paddleseg_semi.models import bank
 from paddleseg_semi.models.modes import evaluating
 from paddleseg_semi.run import Options
 
@@ -164,6 +165,12 @@ def test_7_only_a_parameter_that_some_rank_has_used_gets_zeros(monkeypatch, othe
     before = net[1].weight.numpy()
     paddle.optimizer.Momentum(0.1, parameters=net.parameters(), weight_decay=0.5).step()
     assert np.array_equal(before, net[1].weight.numpy()) != other
+
+
+@pytest.mark.parametrize('ranks, limit', [(1, 2048), (2, 2048), (25, 2000), (64, 781), (10**6, 1)])
+def test_7_what_ranks_gather_for_the_bank_has_a_limit(monkeypatch, ranks, limit):
+    monkeypatch.setattr(bank.dist, 'get_world_size', lambda: ranks)
+    assert bank.Bank([50000, 30000], 1).limit(2048) == limit
 
 
 def test_8_a_worker_keeps_to_one_core(monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 from paddleseg_semi.core import parallel
 from paddleseg_semi.datasets.streams.loading import EndlessSampler
 from paddleseg_semi.errors import InputError, RunError
+from paddleseg_semi.models.bank import Bank
 from paddleseg_semi.run import check_ranks
 
 from .conftest import HALF, PROBE, ROOT, Toy, communicate
@@ -171,6 +172,9 @@ def on_a_rank(folder):
     before = [param.numpy() for param in unused[1].parameters()]
     paddle.optimizer.Momentum(0.1, parameters=unused.parameters(), weight_decay=0.1).step()
     assert all(np.array_equal(was, param.numpy()) for was, param in zip(before, unused[1].parameters()))
+    ring = Bank([3, 2], 1)
+    ring.push(paddle.to_tensor([[[1.], [2.]], [[3.], [4.]]]) + 10. * rank, paddle.to_tensor([2, 1 + rank]))
+    assert ring.table.flatten().tolist()[:5] == [12., 2., 11., 14., 13.]  # in order of the ranks
     assert parallel.from_first(lambda: f'of rank {rank}') == 'of rank 0'
     for refusal in (InputError, RunError):
         with pytest.raises(refusal, match='by rank 0'):
