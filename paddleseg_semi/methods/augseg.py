@@ -15,6 +15,7 @@ from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.ema import EMA
 from paddleseg_semi.ranges import DECAY, POSITIVE, SHARE, START, SWITCH, WEIGHT, Two
 from paddleseg_semi.registries import METHODS
+from paddleseg_semi.runtime import to_device
 from paddleseg_semi.transforms.mixing import centered_boxes, paste
 
 
@@ -94,8 +95,8 @@ class AugSeg(Method):
         order = rng.permutation(n)
         boxes = [centered_boxes(rng, n, size, [math.sqrt(1 - rng.beta(*beta))] * 2, margin=8)
                  for beta in (self.inject_beta, self.mix_beta)]
-        inject = boxes[0] & (paddle.to_tensor(rng.random(n), 'float32') > certain).unsqueeze([1, 2])
-        given, order = paddle.to_tensor(order % len(true[0])), paddle.to_tensor(order)
+        inject = boxes[0] & (to_device(rng.random(n).astype('float32')) > certain).unsqueeze([1, 2])
+        given, order = to_device(order % len(true[0])), to_device(order)
         return [paste(boxes[1], paste(inject, theirs[given], mine)[order], mine) for theirs, mine in zip(true, own)]
 
     def after_update(self, clock):

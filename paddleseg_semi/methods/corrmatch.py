@@ -15,6 +15,7 @@ from paddleseg_semi.models.modes import evaluating
 from paddleseg_semi.models.tap import Tap, new_probe
 from paddleseg_semi.ranges import AT_LEAST_ONE, SHARE, SWITCH, WEIGHT
 from paddleseg_semi.registries import METHODS
+from paddleseg_semi.runtime import to_device
 from paddleseg_semi.transforms.mixing import gated_boxes, paste
 
 
@@ -132,7 +133,7 @@ class CorrMatch(UniMatch):
         """Regions of places drawn once for all images, [N, K, H, W] bool."""
         places = rows.shape[1]
         last = max(places - 1, 1) if self.reference_quirks else places
-        chosen = paddle.to_tensor(clock.rng('regions').integers(0, last, self.regions))
+        chosen = to_device(clock.rng('regions').integers(0, last, self.regions))
         return region_masks(rows.detach().index_select(chosen, 1), size)
 
     def explain(self, unlabeled, clock):

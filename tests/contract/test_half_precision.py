@@ -18,6 +18,7 @@ KNOBS = {
     'AdvSemiSeg': {'ndf': 4, 'mask_threshold': 0., 'semi_start': 0., 'semi_start_adv': 0.},
     'CutMixSeg': {'conf_thresh': 0.4, 'weight': 100., 'ema_decay': 0.9},
     'IMAS': {'conf_thresh': 0.4},
+    'S4GAN': {'ndf': 4, 'threshold': 0.},
     'U2PL': {'mix_prob': 1., 'rep_channels': 64, 'num_negatives': 10, 'bank_size': 500, 'bank_first': 500},
     **dict.fromkeys(['FixMatch', 'UniMatch', 'UniMatchV2'], {'conf_thresh': 0.4}),
 }

@@ -17,6 +17,7 @@ from .test_methods import NAMES, build, next_batch
 from .test_sbnet import tagged  # noqa: F401  a fixture
 
 ALLOWED = {
+    'CorrMatch': ['size'],        # which regions are dense: each costs a pass over the images, and most are not
     'IMAS': ['read'],             # whether images are mixed, on which the size of the student's batch depends
     'SBNet': ['read', 'upload'],  # OpenCV looks for edges on the host; after the read, the upload waits for nothing
 }
