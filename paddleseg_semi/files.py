@@ -59,7 +59,10 @@ def taken(folder):
     Returns:
         filelock.BaseFileLock: to be kept as long as the folder is; None if another process has it.
     """
-    lock = FileLock(os.path.join(folder, 'lock'), timeout=0, is_singleton=True)
+    path = os.path.join(folder, 'lock')
+    if os.path.islink(path):  # opening it would empty the file it leads to
+        raise OSError(errno.ELOOP, 'is a link', path)
+    lock = FileLock(path, timeout=0, is_singleton=True)
     try:
         return lock.acquire().lock
     except Timeout:

@@ -34,6 +34,7 @@ MODEL, OPTIMIZERS, STATES, METHOD = 'model.pdparams', 'model.pdopt', 'model.pdst
 DIGESTS = 'SHA256SUMS'
 EMA = 'ema_model.pdparams'  # with --use_ema
 _FREE = ('val_dataset', 'test_dataset', 'test_config', 'export', 'class_names', 'palette')  # is not trained on
+_WRITTEN = r'lock|split|pictures|train\.log|vdlrecords\..*'
 _ANEW = ('iters', 'lr_scheduler', 'ranks')  # may be changed by who wants to train on; then it is another run's bytes
 
 
@@ -59,6 +60,7 @@ class Checkpoints:
         """
         try:
             os.makedirs(self.save_dir, exist_ok=True)
+            self._check_links()
             self._lock = disk.taken(self.save_dir)
             if self._lock is None:
                 raise InputError(f'--save_dir {self.save_dir}: another training is running there. Wait for its end, or '
@@ -74,6 +76,14 @@ class Checkpoints:
             disk.write(self._path('config.yml'), yaml.safe_dump(self.identity['config'], sort_keys=False))
         except OSError as error:
             raise InputError(f'--save_dir {self.save_dir}: cannot be written ({error.strerror}).') from None
+
+    def _check_links(self):
+        """A stranger's run may hold links in place of what is written to as it is."""
+        for name in os.listdir(self.save_dir):
+            path = self._path(name)
+            if re.fullmatch(_WRITTEN, name) and os.path.islink(path) and (os.path.isfile(path) or os.path.isdir(path)):
+                raise InputError(f'--save_dir {self.save_dir}: {name} is a link to {os.path.realpath(path)}, where '
+                                 'this run would write. Remove it, or give another folder.')
 
     def _put_aside(self):
         ours = r'iter_\d+|best_model|ema_best_model|pictures|train\.log|eval\.csv|val\.\w+|worst\.png|report\.html'
@@ -114,7 +124,8 @@ class Checkpoints:
         if damaged:
             raise RunError(f'{folder}: {damaged} cannot be read back as written. Earlier checkpoints are untouched; '
                            'look after the disk, and go on with --resume_model latest.')
-        older = [n for n in self._iterations() if n != iteration]
+        older = [n for n in self._iterations()
+                 if n != iteration and not os.path.islink(self._path(f'iter_{n}'))]  # nothing is removed elsewhere
         for number in older[:max(0, len(older) + 1 - self.keep_max)]:
             shutil.rmtree(self._path(f'iter_{number}'))
         for number in older[:-1]:

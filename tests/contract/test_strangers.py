@@ -4,6 +4,7 @@ import ast
 import importlib
 import io
 import pickle
+import shutil
 from pathlib import Path
 
 import paddle
@@ -162,3 +163,30 @@ def test_no_data_set_is_fetched(kind, root, toy, refused):
         'PascalVOC': 21, 'ADE20K': 150}.get(kind, 2)
     refused(says=['dataset_root', 'Download http'])
     assert not (toy.folder / 'data/none').exists()
+
+
+@pytest.mark.parametrize('name', ['lock', 'split', 'pictures', 'train.log', 'vdlrecords.1.log'])
+def test_a_run_folder_does_not_lead_elsewhere(name, toy, refused):
+    """16. What a training writes to would be the file or folder that a link names."""
+    (toy.folder / 'run').mkdir()
+    mine = toy.folder / 'mine'
+    if name in ('split', 'pictures'):
+        mine.mkdir()
+        mine = mine / 'labeled.txt'
+    mine.write_text('of the user')
+    (toy.folder / 'run' / name).symlink_to(toy.folder / 'mine')
+    refused('--label_ratio', 0.5, says=['--save_dir run', 'link'])
+    assert mine.read_text() == 'of the user'
+
+
+def test_checkpoints_elsewhere_stay(toy):
+    """16. Those that a link names are no older ones of this run."""
+    assert toy.train('--label_ratio', 0.5, '--iters', 3, '--save_interval', 1) == 0
+    (toy.folder / 'mine').mkdir()
+    (toy.folder / 'mine/method.pdparams').touch()
+    shutil.rmtree(toy.folder / 'run/iter_3')
+    shutil.rmtree(toy.folder / 'run/iter_1')
+    (toy.folder / 'run/iter_1').symlink_to(toy.folder / 'mine')
+    assert toy.train('--label_ratio', 0.5, '--iters', 3, '--save_interval', 1, '--keep_checkpoint_max', 1,
+                     '--resume_model', 'run/iter_2') == 0
+    assert (toy.folder / 'mine/method.pdparams').exists()
