@@ -175,7 +175,7 @@ class Fuzzer:
 
     def _checkpoint(self, rng, toy):
         run = shutil.copytree(self.folder / 'trained', toy.folder / 'run', symlinks=True)
-        tool = rng.choice(['train', 'train', 'train', 'val', 'predict', 'export'])
+        tool = rng.choice(['train'] * 5 + ['val', 'val', 'predict', 'export'])
         names = ['model.pdopt', 'model.pdstates', 'model.pdstates', 'method.pdparams', 'ema_model.pdparams',
                  'SHA256SUMS'] if tool == 'train' else ['model.pdparams']
         path = run / 'iter_2' / rng.choice(names)

@@ -642,3 +642,10 @@ def test_files_without_an_end(toy, refused, path, kind):
         os.replace(file, toy.folder / 'pipe.yml')
         flags, path = ['--config', 'pipe.yml'], 'pipe.yml'
     refused(*flags, says=path)
+
+
+def test_more_memory_than_there_is(refused, monkeypatch):
+    def build(*_):
+        raise MemoryError('Fail to alloc memory\nof 4 TB')
+    monkeypatch.setattr('paddleseg_semi.run.build_trainer', build)
+    refused(code=1, says='needs more memory than there is: Fail to alloc memory of 4 TB')
