@@ -73,7 +73,7 @@ def run(main, parser):
             text, code = (f'{error.filename or "the disk"}: cannot be written ({error.strerror}). What was complete '
                           'before is untouched; free some space and try again.'), 1
         elif isinstance(error, MemoryError):
-            text, code = f'needs more memory than there is: {str(error)[:300]}', 1
+            text, code = f'needs more memory than there is: {" ".join(str(error).split())[:300]}', 1
         elif isinstance(error, BrokenPipeError):  # `| head`: whatever still is in the buffer has to go somewhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             text, code = 'ended, because nobody reads the output any more', 1
