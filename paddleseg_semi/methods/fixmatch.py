@@ -73,7 +73,7 @@ class FixMatch(Method):
 
     views = 1
     ranges = {'conf_thresh': SHARE, 'sup_weight': WEIGHT, 'strong_weight': WEIGHT, 'box_prob': SHARE,
-              'box_area': SHARES, 'box_ratio': Pair(POSITIVE), 'partner': OneOf(PARTNERS), 'ema_decay': DECAY,
+              'box_area': SHARES, 'box_ratio': Pair(POSITIVE), 'partner': OneOf(PARTNERS), 'ema_decay': SHARE,
               'align_decay': DECAY}
 
     def __init__(self, task, conf_thresh=0.95, sup_weight=0.5, strong_weight=0.5, box_prob=0.5, box_area=(0.02, 0.4),

@@ -8,7 +8,7 @@ from paddleseg_semi.losses.hardness import agreement, weighted_cross_entropy
 from paddleseg_semi.methods.base import Method
 from paddleseg_semi.methods.common import joined
 from paddleseg_semi.models.ema import EMA
-from paddleseg_semi.ranges import DECAY, SHARE, SHARES, START, SWITCH, WEIGHT
+from paddleseg_semi.ranges import SHARE, SHARES, START, SWITCH, WEIGHT
 from paddleseg_semi.registries import METHODS
 from paddleseg_semi.transforms.mixing import centered_boxes, paste
 
@@ -34,7 +34,7 @@ class IMAS(Method):
         reference_quirks (bool): as in the published code, padding of unlabeled images counts as image.
     """
 
-    ranges = {'unsup_weight': WEIGHT, 'conf_thresh': SHARE, 'ema_decay': DECAY, 'teacher_start': START,
+    ranges = {'unsup_weight': WEIGHT, 'conf_thresh': SHARE, 'ema_decay': SHARE, 'teacher_start': START,
               'semi_start': START, 'box_share': SHARES, 'class_weighted': SWITCH, 'ignore_background': SWITCH,
               'reference_quirks': SWITCH}
 

@@ -9,7 +9,7 @@ from paddleseg_semi.losses.consistency import consistency
 from paddleseg_semi.methods.base import Method
 from paddleseg_semi.methods.pseudo import Pseudo
 from paddleseg_semi.models.ema import EMA
-from paddleseg_semi.ranges import DECAY, START, SWITCH, WEIGHT, OneOf
+from paddleseg_semi.ranges import SHARE, START, SWITCH, WEIGHT, OneOf
 from paddleseg_semi.registries import METHODS
 
 TEACHER_BN = ('batch', 'running')
@@ -32,7 +32,7 @@ class MeanTeacher(Method):
     """
 
     renamed = {'weight': 'cons_weight'}
-    ranges = {'cons_weight': WEIGHT, 'rampup': START, 'ema_decay': DECAY, 'ema_warmup': SWITCH,
+    ranges = {'cons_weight': WEIGHT, 'rampup': START, 'ema_decay': SHARE, 'ema_warmup': SWITCH,
               'teacher_bn': OneOf(TEACHER_BN), 'reference_quirks': SWITCH}
 
     def __init__(self, task, cons_weight=100.0, rampup=0, ema_decay=0.99, ema_warmup=False, teacher_bn='batch',

@@ -27,7 +27,6 @@ from paddleseg_semi.models.tap import Tap, find_classifier, new_probe
 from paddleseg_semi.ranges import (
     AT_LEAST_ONE,
     COUNT,
-    DECAY,
     PERCENT,
     POSITIVE,
     SHARE,
@@ -84,7 +83,7 @@ class U2PL(Method):
     """
 
     renamed = {('partner', 'other'): 'next'}
-    ranges = {'warmup': START, 'teacher_start': START, 'epochs': AT_LEAST_ONE, 'ema_decay': DECAY,
+    ranges = {'warmup': START, 'teacher_start': START, 'epochs': AT_LEAST_ONE, 'ema_decay': SHARE,
               'unsup_weight': WEIGHT, 'contra_weight': WEIGHT, 'keep_percent': PERCENT, 'alpha': PERCENT,
               'mix': OneOf(MIXES), 'mix_prob': SHARE, 'partner': OneOf(PARTNERS), 'feature_layer': TEXT,
               'rep_channels': AT_LEAST_ONE, 'num_queries': AT_LEAST_ONE, 'num_negatives': AT_LEAST_ONE,
