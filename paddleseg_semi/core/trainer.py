@@ -249,12 +249,15 @@ class Trainer:
         assign(self.method, files[checkpoint.METHOD], os.path.join(folder, checkpoint.METHOD))
         source = os.path.join(folder, checkpoint.OPTIMIZERS)
         for name, player in self.players.items():
-            if not isinstance(optimizers, dict) or 'LR_Scheduler' not in (optimizers.get(name) or ()):
+            state = optimizers.get(name) if isinstance(optimizers, dict) else None
+            if not isinstance(state, dict) or 'LR_Scheduler' not in state:
                 raise InputError(f'{source}: has no state of the player "{name}", so it does not come from this run. '
                                  'Give another folder.')
             try:
-                checkpoint.restore_optimizer(player.layer, player.optimizer, optimizers[name], source)
-            except (AttributeError, KeyError, TypeError, ValueError) as error:  # whatever else may be in such a file
+                checkpoint.restore_optimizer(player.layer, player.optimizer, state, source)
+            except InputError:
+                raise
+            except Exception as error:  # Paddle may raise anything at what such a file holds
                 raise InputError(f'{source}: is no state of the player "{name}" ({type(error).__name__}: {error}). '
                                  'Give another folder.') from None
         if self.ema is not None:
@@ -265,7 +268,11 @@ class Trainer:
                                  f'{self.ema.decay}. Give the same decay.')
             assign(self.ema.net, files[checkpoint.EMA], os.path.join(folder, checkpoint.EMA))
         if states['scaler']:
-            self.precision.scaler.load_state_dict(states['scaler'])
+            try:
+                self.precision.scaler.load_state_dict(states['scaler'])
+            except Exception as error:
+                raise InputError(f'{os.path.join(folder, checkpoint.STATES)}: holds no state of a loss scaler '
+                                 f'({type(error).__name__}: {error}). Give another folder.') from None
         self.best = {key: states['best'][key] for key in self.best}  # these very key objects: pickle tells them apart
         self.scores = {key: states[key] for key in self.scores}
         self.clock.iter = states['iter']

@@ -487,7 +487,7 @@ def test_truncated_checkpoint(run, refused, part):
     refused(*HALF, '--iters', 2, '--resume_model', 'latest', says=[part, 'truncated'])
 
 
-@pytest.mark.parametrize('content', [{'a': 1}, [1, 2], {'model': [1]}, {}], ids=str)
+@pytest.mark.parametrize('content', [{'a': 1}, [1, 2], {'model': [1]}, {'model': 1}, {}], ids=str)
 @pytest.mark.parametrize('part', PARTS)
 def test_foreign_checkpoint(run, refused, part, content):
     paddle.save(content, str(run / 'iter_2' / part))
