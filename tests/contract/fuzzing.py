@@ -13,6 +13,7 @@ import os
 import pickle
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,7 @@ from .mutations import ARRAYS, HOSTILE, MARK, ODD, mutated, scrambled
 
 KINDS = 'recipes', 'lists', 'checkpoints', 'deploy'
 VARIABLE = 'PADDLESEG_SEMI_FUZZ_SEED'
-SECONDS = 120  # of a case
+SECONDS, MEMORY = 120, 3 << 30  # of a case; the bytes are on top of what the process has
 _FLAGS = ['--device', 'cpu', '--cpu_threads', '1', '--no_cpu_tuning']
 _SMALL = {'U2PL': {'rep_channels': 8, 'bank_size': 50, 'bank_first': 50, 'num_queries': 4, 'num_negatives': 3},
           'AdvSemiSeg': {'ndf': 4}}
@@ -293,7 +294,9 @@ def _call(toy, tool, args, name):
     def give_up(*_):
         raise TooSlow(name)
 
-    before = signal.signal(signal.SIGALRM, give_up)
+    before, limits = signal.signal(signal.SIGALRM, give_up), resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, limits[1]))
     signal.alarm(SECONDS)
     state = np.random.get_state(), random.getstate()
     try:
@@ -305,6 +308,7 @@ def _call(toy, tool, args, name):
         raise Broken(f'{name}: {type(error).__name__}: {error}') from error
     finally:
         signal.alarm(0)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
         signal.signal(signal.SIGALRM, before)
         np.random.set_state(state[0])
         random.setstate(state[1])
