@@ -372,12 +372,20 @@ def restore_optimizer(layer, optimizer, state, source=OPTIMIZERS):
     for key, value in state.items():
         name, bar, accumulator = key.partition('|')
         if key == 'master_weights':
-            restored[key] = {params[name].name: paddle.to_tensor(array) for name, array in value.items()}
+            restored[key] = {params[name].name: _named(array, params[name].name) for name, array in value.items()}
         elif bar and (name not in params or np.size(value) != 1 and np.shape(value) != tuple(params[name].shape)):
             raise InputError(f'{source}: holds {accumulator} {list(np.shape(value))} of "{name}", which fits no '
                              'parameter of this recipe. Resume with the recipe and version it was trained with.')
         elif bar:
-            restored[f'{params[name].name}_{accumulator}'] = paddle.to_tensor(value)
+            key = f'{params[name].name}_{accumulator}'
+            restored[key] = _named(value, key)
         else:
             restored[key] = value
     optimizer.set_state_dict(restored)
+
+
+def _named(array, name):
+    """Tensor of a name that is saved with it: what takes no step before the next checkpoint is saved as it was read."""
+    tensor = paddle.to_tensor(array)
+    tensor.name = name
+    return tensor
