@@ -13,7 +13,6 @@ warnings.filterwarnings('ignore', 'When training, we now always track')  # of ev
 os.environ.setdefault('OPENCV_LOG_LEVEL', 'ERROR')  # an image that cannot be read is named by the tools themselves
 
 from paddleseg_semi import plugins  # noqa: E402  light: `--help` has to answer at once
-from paddleseg_semi.errors import InputError, Interrupted, RunError  # noqa: E402
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
@@ -77,7 +76,7 @@ def run(main, parser):
         elif isinstance(error, BrokenPipeError):  # `| head`: whatever still is in the buffer has to go somewhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             text, code = 'ended, because nobody reads the output any more', 1
-        elif isinstance(error, (InputError, Interrupted, RunError)):
+        elif hasattr(error, 'exit_code'):  # InputError and its kin, and those of tools that need nothing of the suite
             text, code = ' '.join(str(error).splitlines()), error.exit_code  # OpenCV, for one, says several
         else:
             raise

@@ -94,6 +94,7 @@ def to_unit_range(img, high=None):
     Returns:
         Tensor: [N, 3, H, W]; 0 for a batch of one color.
     """
-    low = img.min()
-    span = (img.max() if high is None else high) - low
+    with paddle.no_grad():
+        low = img.min()
+        span = (img.max() if high is None else high) - low
     return (img - low) / paddle.where(span == 0, paddle.ones_like(span), span)

@@ -49,7 +49,8 @@ class MLMT(MeanTeacher):
         """
         logits = self.model(labeled['img']) if logits is None else logits
         known = labeled['label'] != self.ignore_index                                       # [N, H, W]
-        tags = one_hot(labeled['label'], self.num_classes, known).amax([2, 3])              # [N, C]
+        shown = one_hot(labeled['label'], self.num_classes, known).sum([2, 3]) > 0          # [N, C]
+        tags = shown.astype('float32')
         counts = known.any(axis=[1, 2]).astype('float32').unsqueeze(1)                      # [N, 1]
         total = F.binary_cross_entropy_with_logits(class_logits(logits[0]), tags, weight=counts, reduction='sum')
         return total / (counts.sum() * self.num_classes).clip(min=1)

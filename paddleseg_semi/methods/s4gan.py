@@ -77,7 +77,8 @@ class S4GAN(Method):
         """Its two terms, its mean confidence in label maps, and their features [N, K, 1, 1]."""
         truth = batch['ground_truth']
         maps = one_hot(truth['label'], self.num_classes, truth['label'] != self.ignore_index)
-        high = batch['labeled']['img'].max() if self.reference_quirks else None
+        with paddle.no_grad():
+            high = batch['labeled']['img'].max() if self.reference_quirks else None
         d_real, features = self.discriminator(paddle.concat([maps, to_unit_range(truth['img'], high)], axis=1))
         d_fake, _ = self.discriminator(fake.detach())
         real_term, fake_term = tell_apart(d_real, paddle.ones_like(d_real, 'bool'),

@@ -84,7 +84,8 @@ def test_source(path):
     parts = path.relative_to(ROOT).parts
     step = parts[0] == 'paddleseg_semi' and parts[1] in ('losses', 'methods')
     differentiable = step or parts[:2] == ('paddleseg_semi', 'models')
-    reads_files = parts[-1] in ('safe.py', 'torch_file.py', 'maps.py') and parts[0] == 'paddleseg_semi'
+    # parallel.py: what one rank sends another is no file
+    reads_files = parts[-1] in ('safe.py', 'torch_file.py', 'maps.py', 'parallel.py') and parts[0] == 'paddleseg_semi'
     assert banned(path.read_text(), step, differentiable, reads_files) == []
 
 

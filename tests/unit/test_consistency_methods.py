@@ -185,8 +185,8 @@ def test_yaml_holds_every_knob_with_its_default(name):
     ('UniMatch', {'feature_layer': 'backbon'}, 'Did you mean "backbone"'),
     ('UniMatch', {'feature_layer': 'aux'}, 'candidates: backbone'), ('PrevMatch', {'rule': 'beast'}, 'mean "best"'),
     ('PrevMatch', {'ramp': 'linear'}, 'triangle, cosine'), ('PrevMatch', {'every': 0}, 'every: 0: .* above 0'),
-    ('PrevMatch', {'pool_size': 0}, 'pool_size: 0: .* above 0'),
-    ('PrevMatch', {'members': 0}, 'members: 0: .* above 0'),
+    ('PrevMatch', {'pool_size': 0}, 'pool_size: 0: .* at least 1'),
+    ('PrevMatch', {'members': 0}, 'members: 0: .* at least 1'),
 ])
 def test_wrong_knobs_are_refused(name, knobs, says):
     with pytest.raises(InputError, match=says):

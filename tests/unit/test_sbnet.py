@@ -44,9 +44,10 @@ def test_a_step(name, boundary):
     learner = method(name)
     learner.train()
     losses, stats = learner.step(batch(boundary), Clock(10))
-    assert list(losses) == ['cls', 'er', 'ecr', 'ct', 'smooth'] and list(stats) == ['tags_right']
+    assert list(losses) == ['cls', 'er', 'ecr', 'ct', 'smooth'][:5 if boundary else 3]
+    assert list(stats) == ['tags_right']
     assert all(value.shape == [] and np.isfinite(value.item()) for value in losses.values())
-    assert (losses['ct'].item() > 0) == (losses['smooth'].item() > 0) == boundary
+    assert all(losses[term].item() > 0 for term in ('ct', 'smooth') if term in losses)
     sum(losses.values()).backward()
     for part, moves in (('seam', True), ('boundary', boundary), ('backbone', True)):
         params = [param for key, param in learner.named_parameters()
