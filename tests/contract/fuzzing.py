@@ -17,6 +17,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ from paddleseg_semi.registries import METHODS
 
 from .conftest import RECIPE, ROOT, Toy
 from .mutations import ARRAYS, HOSTILE, MARK, ODD, mutated, scrambled
+
+sys.path.append(str(ROOT / 'deploy/python'))  # for infer
 
 KINDS = 'recipes', 'lists', 'checkpoints', 'deploy'
 VARIABLE = 'PADDLESEG_SEMI_FUZZ_SEED'
