@@ -16,7 +16,8 @@ from paddleseg_semi import files, safe
 from paddleseg_semi.core.report import forgotten
 from paddleseg_semi.errors import InputError, RunError
 
-matplotlib.rcParams['svg.fonttype'] = 'none'  # text stays text
+matplotlib.rcParams['svg.fonttype'] = 'none'   # text stays text
+matplotlib.rcParams['svg.hashsalt'] = 'a run'  # the same files make the same page
 
 _LARGEST = 2**26  # bytes of a file that is read
 _TRAIN = re.compile(r'\[TRAIN\] .*?iter: (\d+)/(\d+), (.*?), lr: ([\d.e+-]+)')

@@ -288,13 +288,18 @@ def merged(dic, base):
                        else value for key, value in dic.items()}}
 
 
+def _lists(value):
+    """A value of Python as YAML has it: lists for tuples."""
+    return [_lists(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
 def set_option(dic, option):
     """Carries out one 'key.key=value' in place; InputError if it has another form or a section is not there."""
     key, equals, text = option.partition('=')
     if not equals or not key:
         raise InputError(f'--opts {option}: write key=value, such as batch_size=4 or method.semi_start=100.')
     try:
-        value = literal_eval(text)
+        value = _lists(literal_eval(text))
     except (ValueError, SyntaxError):
         value = {'true': True, 'false': False, 'null': None}.get(text.lower(), text)
     *parents, leaf = key.split('.')

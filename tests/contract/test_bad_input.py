@@ -614,10 +614,11 @@ def test_a_recipe_that_cannot_work(toy, refused, method, path, value, says):
 
 def test_masks_and_tags_at_once(toy, refused):
     """25. A method of one's own, and a recipe without the tags it reads."""
+    from paddleseg_semi.datasets.streams import ImageLevel, Labeled
     from paddleseg_semi.registries import METHODS
 
     class Both(METHODS['Supervised']):
-        streams = {'labeled': 'labeled', 'tagged': 'image_level'}
+        streams = {'labeled': Labeled(), 'tagged': ImageLevel()}
 
     METHODS.components_dict['Both'] = Both
     try:

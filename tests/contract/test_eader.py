@@ -141,7 +141,7 @@ def test_trains_and_evaluates(eader, capfd):
 @pytest.mark.parametrize('change, says', [
     ({'model': {'type': 'DeepLabV2', 'num_classes': 3, 'backbone': {'type': 'Small'}}}, 'EADER trains a CAMNet'),
     ({'method': {'type': 'EADER', 'adversary': {'type': 'Small'}, 'share_weights': True}}, 'Remove method.adversary'),
-    ({'method': {'type': 'EADER', 'steps_adversary': 0}}, 'give at least 1'),
+    ({'method': {'type': 'EADER', 'steps_adversary': 0}}, 'of at least 1'),
     ({'model': {'type': 'CAMNet', 'num_classes': 3, 'backbone': {'type': 'Small'}, 'attention': 'x'}}, 'gcam, cam'),
     ({'semi': {}}, 'EADER needs image-level labels')])
 def test_refuses(eader, refused, change, says):

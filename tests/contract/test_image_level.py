@@ -101,7 +101,7 @@ def test_boundary(mapped, capfd, monkeypatch):
     step = PooledCam.step
     monkeypatch.setattr(PooledCam, 'step', lambda self, batch, clock: (
         shapes.append(batch['tagged']['boundary'].shape), step(self, batch, clock))[1])
-    assert mapped.train() == 0 and shapes == [[2, 3, 32, 32]] * 6
+    assert mapped.train() == 0 and shapes == [[2, 3, 32, 32]] * (1 + 6)  # one is tried before
     assert mapped.call('check_data', '--config', 'recipe.yml') == 0
     assert 'boundary: 12 images, 48x40' in capfd.readouterr().out
 

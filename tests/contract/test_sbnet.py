@@ -41,7 +41,7 @@ def test_resume_is_exact(tagged, boundary, capfd, monkeypatch):
     flags = ['--do_eval', '--log_iters', 1, '--save_interval', 2]
     assert tagged.train(*flags) == 0
     out = capfd.readouterr().out
-    assert (', ct: 0.0000, smooth: 0.0000' in out) == (boundary is None) and ', tags_right: ' in out
+    assert (', ct: ' in out) == (', smooth: ' in out) == (boundary is not None) and ', tags_right: ' in out
     wanted = tagged.files('iter_4', 'best_model')
 
     shutil.rmtree(tagged.folder / 'run')
