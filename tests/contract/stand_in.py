@@ -11,7 +11,7 @@ from paddleseg_semi.errors import InputError
 from .conftest import DATA, ONE_THREAD, ROOT
 
 BACKBONES = {
-    r'ResNet\d+_deepstem': {'type': 'DeepStemResNet', 'layers': [1, 1, 1, 3]},
+    r'ResNet\d+_deepstem': {'type': 'PlainResNet', 'layers': [1, 1, 1, 1], 'bottleneck': False},
     r'ResNet\d+_vd': {'type': 'MobileNetV3_small_x0_35'},
     r'ResNet\d+_caffe': {'type': 'CaffeResNet', 'layers': [1, 1, 1, 1]},
     r'ResNet38d': {'type': 'PlainResNet', 'layers': [1, 1], 'bottleneck': False},
@@ -27,9 +27,7 @@ def shrunk(recipe):
     _small(recipe, side)
     model = recipe['model']
     pattern = next(pattern for pattern in BACKBONES if re.fullmatch(pattern, model['backbone']['type']))
-    kept = {key: value for key, value in model['backbone'].items() if key in ('output_stride', 'multi_grid', 'frozen')
-            and not pattern.startswith(('ResNet38d', r'ResNet\d+_vd'))}
-    model.update(num_classes=3, backbone={**kept, **BACKBONES[pattern]})
+    model.update(num_classes=3, backbone=BACKBONES[pattern])
     model.update((key, value) for key, value in LAYERS.items() if model['type'] == 'SBNet')
     if model['type'] == 'DPT':
         model.update(features=8, out_channels=[8, 8, 8, 8])
