@@ -357,7 +357,7 @@ def test_loss_that_is_not_finite(toy, capfd, monkeypatch, value, log_iters):
     assert toy.train(*HALF, '--save_interval', 2, '--log_iters', log_iters) == 1
     one_line(capfd.readouterr().err, ['iter 3: a loss is not finite', f'semi_adv: {value}', 'learning rate',
                                       *(f'{name}: ' for name in TERMS)])
-    assert calls == [0, 1, 2] if log_iters == 1 else calls == [0, 1, 2, 3]
+    assert calls[1:] == ([0, 1, 2] if log_iters == 1 else [0, 1, 2, 3])  # behind the step that is tried before
     assert [path.name for path in (toy.folder / 'run').glob('iter_*')] == ['iter_2']
 
 
