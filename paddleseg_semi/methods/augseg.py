@@ -9,10 +9,8 @@ import paddle.nn.functional as F
 from paddleseg_semi.datasets.streams import Labeled, Unlabeled
 from paddleseg_semi.losses.contrast import entropy
 from paddleseg_semi.losses.masked import masked_cross_entropy
-from paddleseg_semi.methods.base import Method
-from paddleseg_semi.methods.common import check_crops, joined
+from paddleseg_semi.methods.common import LateTeacher, check_crops, joined
 from paddleseg_semi.methods.pseudo import Pseudo
-from paddleseg_semi.models.ema import EMA
 from paddleseg_semi.ranges import DECAY, POSITIVE, SHARE, START, SWITCH, WEIGHT, Two
 from paddleseg_semi.registries import METHODS
 from paddleseg_semi.runtime import to_device
@@ -20,7 +18,7 @@ from paddleseg_semi.transforms.mixing import centered_boxes, paste
 
 
 @METHODS.add_component
-class AugSeg(Method):
+class AugSeg(LateTeacher):
     """A mean teacher and two augmentations: colors changed by a random number of operations, and CutMix that brings
     labeled images, masks included, into those of which the teacher is unsure.
 
@@ -46,16 +44,10 @@ class AugSeg(Method):
 
     def __init__(self, task, unsup_weight=1.0, conf_thresh=0.95, ema_decay=0.999, teacher_start=0.0125,
                  inject_beta=(8, 2), mix_beta=(4, 4), weak_statistics=False, reference_quirks=False):
-        super().__init__(task)
-        self.teacher = EMA(self.model, ema_decay, warmup=True, buffers='average')
-        self.unsup_weight, self.conf_thresh, self.teacher_start = unsup_weight, conf_thresh, teacher_start
-        self.inject_beta, self.mix_beta = inject_beta, mix_beta
+        super().__init__(task, conf_thresh, ema_decay, teacher_start)
+        self.unsup_weight, self.inject_beta, self.mix_beta = unsup_weight, inject_beta, mix_beta
         self.weak_statistics = weak_statistics
         self.streams = {'labeled': Labeled(), 'unlabeled': Unlabeled(views=1, padding=reference_quirks)}
-
-    @property
-    def deployed(self):
-        return self.teacher.net
 
     def semi_step(self, batch, clock):
         labeled, unlabeled = batch['labeled'], batch['unlabeled']
@@ -98,15 +90,6 @@ class AugSeg(Method):
         inject = boxes[0] & (to_device(rng.random(n).astype('float32')) > certain).unsqueeze([1, 2])
         given, order = to_device(order % len(true[0])), to_device(order)
         return [paste(boxes[1], paste(inject, theirs[given], mine)[order], mine) for theirs, mine in zip(true, own)]
-
-    def after_update(self, clock):
-        """The decay is 0 up to `teacher_start`, then min(1 - 1 / t, ema_decay) at update t after `start`."""
-        following = clock.since(self.teacher_start) > 0
-        self.teacher.update(self.model, max(clock.since(self.start) - 1, 0) if following else 0)
-
-    def explain(self, unlabeled, clock):
-        pseudo = self.pseudo_label(unlabeled['weak'], unlabeled['valid'], self.teacher.net)
-        return pseudo, pseudo.sure(self.conf_thresh)
 
 
 @paddle.no_grad()

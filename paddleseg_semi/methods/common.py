@@ -1,9 +1,11 @@
-"""What methods that mix unlabeled images have in common."""
+"""What several methods have in common: how unlabeled images are mixed, and a teacher that starts late."""
 
 import paddle
 
 from paddleseg_semi.datasets.streams import Again, Labeled, Unlabeled
 from paddleseg_semi.errors import InputError, nearest
+from paddleseg_semi.methods.base import Method
+from paddleseg_semi.models.ema import EMA
 
 PARTNERS = ('other', 'reversed', 'same')
 
@@ -59,3 +61,32 @@ def check_crops(labeled, unlabeled):
     if labeled.shape[1:] != unlabeled.shape[1:]:
         raise InputError(f'labeled crops are {labeled.shape[2:]}, unlabeled ones {unlabeled.shape[2:]}, but go through '
                          'the network together. Give semi.unlabeled.weak the crop size of train_dataset.')
+
+
+class LateTeacher(Method):
+    """An averaged teacher that labels, and is deployed; at first it is an exact copy of the student.
+
+    Args:
+        task (Task): what is to be learned.
+        conf_thresh (float): the teacher's probability, 0..1, from which a pixel trains.
+        ema_decay (float): of the teacher, 0..1.
+        teacher_start (int|float): until then it is a copy; in updates, or as a share of the run.
+    """
+
+    def __init__(self, task, conf_thresh, ema_decay, teacher_start):
+        super().__init__(task)
+        self.teacher = EMA(self.model, ema_decay, warmup=True, buffers='average')
+        self.conf_thresh, self.teacher_start = conf_thresh, teacher_start
+
+    @property
+    def deployed(self):
+        return self.teacher.net
+
+    def after_update(self, clock):
+        """The decay is 0 up to `teacher_start`, then min(1 - 1 / t, ema_decay) at update t after `start`."""
+        following = clock.since(self.teacher_start) > 0
+        self.teacher.update(self.model, max(clock.since(self.start) - 1, 0) if following else 0)
+
+    def explain(self, unlabeled, clock):
+        pseudo = self.pseudo_label(unlabeled['weak'], unlabeled['valid'], self.teacher.net)
+        return pseudo, pseudo.sure(self.conf_thresh)

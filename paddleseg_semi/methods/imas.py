@@ -5,16 +5,14 @@ import paddle
 
 from paddleseg_semi.datasets.streams import Labeled, Unlabeled
 from paddleseg_semi.losses.hardness import agreement, weighted_cross_entropy
-from paddleseg_semi.methods.base import Method
-from paddleseg_semi.methods.common import joined
-from paddleseg_semi.models.ema import EMA
+from paddleseg_semi.methods.common import LateTeacher, joined
 from paddleseg_semi.ranges import SHARE, SHARES, START, SWITCH, WEIGHT
 from paddleseg_semi.registries import METHODS
 from paddleseg_semi.transforms.mixing import centered_boxes, paste
 
 
 @METHODS.add_component
-class IMAS(Method):
+class IMAS(LateTeacher):
     """A student learns an image from its averaged teacher the more, and more distorted, the better they agree on it.
 
     The agreement gamma of student and teacher on the weak view, 0..1 per image, weighs the loss of the image, blends
@@ -40,17 +38,10 @@ class IMAS(Method):
 
     def __init__(self, task, unsup_weight=3.0, conf_thresh=0.95, ema_decay=0.996, teacher_start=0.0125, semi_start=0,
                  box_share=(0.1, 0.9), class_weighted=True, ignore_background=True, reference_quirks=False):
-        super().__init__(task)
-        self.teacher = EMA(self.model, ema_decay, warmup=True, buffers='average')
-        self.unsup_weight, self.conf_thresh = unsup_weight, conf_thresh
-        self.teacher_start, self.start = teacher_start, semi_start
-        self.box_share = box_share
+        super().__init__(task, conf_thresh, ema_decay, teacher_start)
+        self.unsup_weight, self.start, self.box_share = unsup_weight, semi_start, box_share
         self.streams = {'labeled': Labeled(), 'unlabeled': Unlabeled(views=1, padding=reference_quirks)}
         self.weighting = {'class_weighted': class_weighted, 'ignore_background': ignore_background}
-
-    @property
-    def deployed(self):
-        return self.teacher.net
 
     def semi_step(self, batch, clock):
         labeled, unlabeled = batch['labeled'], batch['unlabeled']
@@ -82,15 +73,6 @@ class IMAS(Method):
             losses['mix'] = terms[0]
         return losses, {'kept': pseudo.kept(keep), 'conf': pseudo.conf.mean(), 'agreement': gamma.mean(),
                         'mixed': paddle.full([], len(views) - 1.)}
-
-    def after_update(self, clock):
-        """The decay is 0 up to `teacher_start`, then min(1 - 1 / t, ema_decay) at update t after `semi_start`."""
-        following = clock.since(self.teacher_start) > 0
-        self.teacher.update(self.model, max(clock.since(self.start) - 1, 0) if following else 0)
-
-    def explain(self, unlabeled, clock):
-        pseudo = self.pseudo_label(unlabeled['weak'], unlabeled['valid'], self.teacher.net)
-        return pseudo, pseudo.sure(self.conf_thresh)
 
 
 def opposite(gamma):
