@@ -10,6 +10,7 @@ import paddle
 from paddleseg.cvlibs import manager
 
 from paddleseg_semi.core.clock import Clock
+from paddleseg_semi.core.trainer import check_terms
 from paddleseg_semi.core.val import measure
 from paddleseg_semi.datasets.streams.base import failed_in
 from paddleseg_semi.errors import InputError, RunError
@@ -61,9 +62,7 @@ def rehearse(method, players, streams, iters, seed=0):
     method.train()
     with tried(f'a step of {name}'), paddle.no_grad():
         losses, _ = method.step(batch, clock)
-        for term, loss in losses.items():
-            if loss.size != 1:
-                raise InputError(f'{name}: the loss term "{term}" is {list(loss.shape)} numbers, not one.')
+        check_terms(method, losses)
         if 'unlabeled' in batch:
             method.explain(batch['unlabeled'], clock)
     for key, player in players(method).items():
@@ -79,8 +78,7 @@ def _try_optimizer(player):
     param = next(param for param in player.layer.parameters() if not param.stop_gradient)
     param._set_grad_ivar(paddle.zeros_like(param))
     player.optimizer.step()
-    schedule = player.schedule
-    schedule.step(paddle.zeros([1])) if isinstance(schedule, paddle.optimizer.lr.ReduceOnPlateau) else schedule.step()
+    player.next_rate(paddle.zeros([1]))
     rate = player.optimizer.get_lr()
     if isinstance(rate, complex) or not rate >= 0:
         raise ValueError(f'the learning rate becomes {rate}')

@@ -23,6 +23,11 @@ class Player(NamedTuple):
     optimizer: paddle.optimizer.Optimizer
     schedule: paddle.optimizer.lr.LRScheduler
 
+    def next_rate(self, loss):
+        """Moves the schedule on by one update; `loss` (Tensor, scalar) is for the one that looks at it."""
+        plateau = isinstance(self.schedule, paddle.optimizer.lr.ReduceOnPlateau)
+        self.schedule.step(loss) if plateau else self.schedule.step()
+
 
 class Precision:
     """Mixed precision as PaddleSeg has it: weights stay in fp32.
@@ -146,10 +151,7 @@ class Trainer:
         paddle.seed(self.clock.step_seed())  # dropout and the like, a function of (seed, iter, rank)
         with self.precision.autocast():
             losses, stats = self.method.step(batch, self.clock)
-        for name, loss in losses.items():
-            if loss.size != 1:
-                raise InputError(f'{type(self.method).__name__}: the loss term "{name}" is {list(loss.shape)} numbers, '
-                                 'not one.')
+        check_terms(self.method, losses)
         total = sum(loss.astype('float32') for loss in losses.values())  # fp16 ends at 65504
         self.precision.scaler.scale(total).backward()
         for player in self.players.values():
@@ -157,8 +159,7 @@ class Trainer:
         self.precision.step(self.players)
         for player in self.players.values():
             player.optimizer.clear_grad(set_to_zero=False)  # zeros would let weight decay move a frozen player
-            plateau = isinstance(player.schedule, paddle.optimizer.lr.ReduceOnPlateau)
-            player.schedule.step(total) if plateau else player.schedule.step()
+            player.next_rate(total)
         self.clock.tick()
         self.method.after_update(self.clock)
         if self.ema is not None:
@@ -277,3 +278,10 @@ class Trainer:
         self.scores = {key: states[key] for key in self.scores}
         self.clock.iter = states['iter']
         logger.info(f'Resumed from {folder} at iter {self.clock.iter}')
+
+
+def check_terms(method, losses):
+    """InputError for a loss term of a method, name → Tensor, that is not one number."""
+    for name, loss in losses.items():
+        if loss.size != 1:
+            raise InputError(f'{type(method).__name__}: the loss term "{name}" is {list(loss.shape)} numbers, not one.')
