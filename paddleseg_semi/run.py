@@ -12,7 +12,7 @@ import paddle
 from paddleseg.utils import logger, utils
 
 from paddleseg_semi import runtime
-from paddleseg_semi.core import page, parallel
+from paddleseg_semi.core import parallel
 from paddleseg_semi.core.checkpoint import Checkpoints
 from paddleseg_semi.core.clock import Clock
 from paddleseg_semi.core.interruption import Interruption
@@ -241,5 +241,6 @@ def train(config, options):
         finally:
             trainer.streams.clear()  # ends their loaders: this process may have another run to do
     if rank == 0:
+        from paddleseg_semi.core import page  # Matplotlib takes half a second, which would be part of every start
         page.write([options.save_dir], os.path.join(options.save_dir, 'report.html'))
     return trainer.checkpoints.written() if rank == 0 else []

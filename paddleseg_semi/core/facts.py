@@ -53,8 +53,8 @@ def _trained(weights, net):
         return {}
     folder = os.path.dirname(weights)
     run = os.path.dirname(os.path.abspath(folder))
-    recipe, split = (_read(os.path.join(run, *path)) for path in (['config.yml'], ['split', 'split.yml']))
-    states = _read(os.path.join(folder, STATES))
+    recipe, split = (read(os.path.join(run, *path)) for path in (['config.yml'], ['split', 'split.yml']))
+    states = read(os.path.join(folder, STATES))
     scores = {key: round(_at(states, key) or 0, 4) or None for key in ('mIoU', 'Acc')}  # 0: not evaluated
     return _known({'method': _at(recipe, 'method', 'type'), 'net': net or 'deployed',
                    'label_ratio': _at(recipe, 'semi', 'label_ratio'), 'labeled': _at(split, 'labeled'),
@@ -62,7 +62,7 @@ def _trained(weights, net):
                    **({} if net else scores)})
 
 
-def _read(path):
+def read(path):
     """dict: a file of a run; empty when it is not there or cannot be used, which is not worth stopping for."""
     try:
         if path.endswith('.yml'):

@@ -9,10 +9,10 @@ import re
 
 import jinja2
 import matplotlib
-import yaml
 from matplotlib.figure import Figure
 
-from paddleseg_semi import files, safe
+from paddleseg_semi import files
+from paddleseg_semi.core import facts
 from paddleseg_semi.core.report import forgotten
 from paddleseg_semi.errors import InputError, RunError
 
@@ -55,8 +55,8 @@ class Run:
         self.names = [key.partition('/')[2] for key in (rows[0] if rows else ()) if key and key.startswith('IoU/')]
         self.val = _json(os.path.join(folder, 'val.json'))
         self.recipe = _text(os.path.join(folder, 'config.yml')) or ''
-        self.split = _yaml(os.path.join(folder, 'split', 'split.yml'))
-        method = _yaml(os.path.join(folder, 'config.yml')).get('method')
+        self.split = facts.read(os.path.join(folder, 'split', 'split.yml'))
+        method = facts.read(os.path.join(folder, 'config.yml')).get('method')
         self.method = method.get('type') if isinstance(method, dict) else ''
 
     def _take(self, line):
@@ -184,8 +184,8 @@ def _pictures(folder):
                                                     os.listdir(shown) if os.path.isdir(shown) else ()) if match)
     paths = [(f'At iteration {number}', os.path.join(shown, f'iter_{number}.png')) for number in numbers[-1:]]
     paths += [('The validation photos with the lowest share of right pixels', os.path.join(folder, 'worst.png'))]
-    return [(title, 'data:image/png;base64,' + base64.b64encode(_bytes(path)).decode())
-            for title, path in paths if _bytes(path)]
+    found = [(title, _bytes(path)) for title, path in paths]
+    return [(title, 'data:image/png;base64,' + base64.b64encode(png).decode()) for title, png in found if png]
 
 
 def _bytes(path):
@@ -207,14 +207,6 @@ def _json(path):
     try:
         content = json.loads(_text(path) or '')
     except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _yaml(path):
-    try:
-        content = safe.read_yaml(io.StringIO(_text(path) or ''))
-    except (yaml.YAMLError, InputError):
         return {}
     return content if isinstance(content, dict) else {}
 

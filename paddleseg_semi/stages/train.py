@@ -45,9 +45,10 @@ class Train:
         self.config = SemiConfig(config, opts, method=method, label_ratio=label_ratio, split_ids=split,
                                  extra_labeled=extra_labeled, iters=iters, batch_size=batch_size,
                                  learning_rate=learning_rate)
-        self.options = runs.Options(resume_model='latest', do_eval=bool(self.config.val_dataset_cfg), seed=seed,
-                               save_interval=save_interval, num_workers=num_workers, log_iters=log_iters,
-                               use_vdl=use_vdl, use_ema=use_ema, precision=precision, amp_level=amp_level)
+        self.options = runs.Options(
+            resume_model='latest', do_eval=bool(self.config.val_dataset_cfg), seed=seed, save_interval=save_interval,
+            num_workers=num_workers, log_iters=log_iters, use_vdl=use_vdl, use_ema=use_ema, precision=precision,
+            amp_level=amp_level)
         if keep_checkpoint_max:
             self.options.keep_checkpoint_max = keep_checkpoint_max
         elif isinstance(self.options.save_interval, Fraction):
